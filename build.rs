@@ -1,0 +1,25 @@
+//! Decides which context switch this build uses; nothing else in the crate asks for the architecture.
+//!
+//! Emits `cfg(switch = "x86_64" | "aarch64" | "riscv64" | "portable")`. `RAMIE_SWITCH=portable`
+//! forces the corosensei switch on an architecture that has its own.
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-env-changed=RAMIE_SWITCH");
+    println!(
+        "cargo::rustc-check-cfg=cfg(switch, values(\"x86_64\", \"aarch64\", \"riscv64\", \"portable\"))"
+    );
+
+    let arch = std::env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets CARGO_CFG_TARGET_ARCH");
+    let width = std::env::var("CARGO_CFG_TARGET_POINTER_WIDTH").unwrap_or_default();
+    let native = matches!(arch.as_str(), "x86_64" | "aarch64" | "riscv64") && width == "64";
+    let switch = match std::env::var("RAMIE_SWITCH").as_deref() {
+        Ok("portable") => "portable",
+        Ok("native") | Ok("") | Err(_) if native => arch.as_str(),
+        Ok("") | Err(_) => "portable",
+        Ok(other) => panic!(
+            "RAMIE_SWITCH={other}: expected \"native\" or \"portable\" (native is not available on every architecture)"
+        ),
+    };
+    println!("cargo::rustc-cfg=switch=\"{switch}\"");
+}

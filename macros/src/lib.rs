@@ -1,0 +1,1 @@
+//! The attribute macros of `ramie`: `#[ramie::main]` and `#[ramie::test]`.

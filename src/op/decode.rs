@@ -1,0 +1,1 @@
+//! From a kernel result to `io::Result`.

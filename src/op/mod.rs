@@ -1,0 +1,69 @@
+//! L4, operations: what a fiber asks of the kernel, as plain data, and how the answer is read.
+//!
+//! A caller in L7 builds an [`Op`] from borrowed parts and passes it to `sched::submit`, which
+//! returns when the kernel is done with it. Because a suspended fiber cannot be dropped, the borrows
+//! in the op are live for exactly as long as the kernel may use them; that is why plain `&mut [u8]`
+//! can go into io_uring here.
+//!
+//! | file         | what                                                            |
+//! |--------------|-----------------------------------------------------------------|
+//! | `mod.rs`     | [`Op`], the catalogue of operations                             |
+//! | `decode.rs`  | a kernel result (`>= 0` or `-errno`) to `io::Result`            |
+//! | `perform.rs` | the same op as a plain system call, for plain threads           |
+//! | `pending.rs` | an op in flight: op, outcome and the fiber that waits           |
+//!
+//! An op's result is what the system call of the same name would return: a count, a descriptor or 0.
+
+use std::ffi::CStr;
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{BorrowedFd, RawFd};
+
+pub(crate) mod decode;
+pub(crate) mod perform;
+
+/// `offset` of a read or write at the file's own position, which it then moves.
+pub(crate) const AT_POSITION: u64 = u64::MAX;
+
+/// One operation, borrowing its buffers, paths and descriptors from the fiber that submits it.
+#[derive(Debug)]
+pub(crate) enum Op<'a> {
+    /// Does nothing, through the whole path: for tests and benchmarks.
+    Nop,
+    /// `pread`, or `read` when `offset` is [`AT_POSITION`].
+    Read { fd: BorrowedFd<'a>, buf: &'a mut [u8], offset: u64 },
+    /// `pwrite`, or `write` when `offset` is [`AT_POSITION`].
+    Write { fd: BorrowedFd<'a>, buf: &'a [u8], offset: u64 },
+    /// `preadv`; at most `IOV_MAX` buffers are passed on.
+    ReadVectored { fd: BorrowedFd<'a>, bufs: &'a mut [IoSliceMut<'a>], offset: u64 },
+    /// `pwritev`; at most `IOV_MAX` buffers are passed on.
+    WriteVectored { fd: BorrowedFd<'a>, bufs: &'a [IoSlice<'a>], offset: u64 },
+    /// `openat(dir, path, flags, mode)`; `None` is the current directory. The result is a descriptor
+    /// the caller owns. `O_CLOEXEC` is not implied.
+    OpenAt { dir: Option<BorrowedFd<'a>>, path: &'a CStr, flags: i32, mode: u32 },
+    /// `close`. The descriptor is gone whatever the result.
+    Close { fd: RawFd },
+    /// `fsync`, or `fdatasync` when `data_only`.
+    Fsync { fd: BorrowedFd<'a>, data_only: bool },
+    /// `ftruncate`.
+    Ftruncate { fd: BorrowedFd<'a>, len: u64 },
+    /// `statx`, of the path, or of `dir` itself with an empty path and `AT_EMPTY_PATH`.
+    Statx {
+        dir: Option<BorrowedFd<'a>>,
+        path: &'a CStr,
+        flags: i32,
+        mask: u32,
+        out: &'a mut libc::statx,
+    },
+    /// `unlinkat`; `flags` is 0 or `AT_REMOVEDIR`.
+    UnlinkAt { dir: Option<BorrowedFd<'a>>, path: &'a CStr, flags: i32 },
+    /// `mkdirat`.
+    MkdirAt { dir: Option<BorrowedFd<'a>>, path: &'a CStr, mode: u32 },
+    /// `renameat2`.
+    RenameAt {
+        old_dir: Option<BorrowedFd<'a>>,
+        old: &'a CStr,
+        new_dir: Option<BorrowedFd<'a>>,
+        new: &'a CStr,
+        flags: u32,
+    },
+}

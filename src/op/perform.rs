@@ -1,0 +1,1 @@
+//! The same op as a plain system call.

@@ -1,0 +1,1 @@
+//! L0, safe wrappers over libc: the only place where raw system calls are made.
