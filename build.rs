@@ -1,7 +1,9 @@
 //! Decides which context switch this build uses; nothing else in the crate asks for the architecture.
 //!
-//! Emits `cfg(switch = "x86_64" | "aarch64" | "riscv64" | "portable")`. `RAMIE_SWITCH=portable`
-//! forces the corosensei switch on an architecture that has its own.
+//! Emits `cfg(switch = "x86_64" | "aarch64" | "riscv64" | "portable")`, the switch that the crate uses,
+//! and `cfg(native = "x86_64" | "aarch64" | "riscv64")` where one of ours can be compiled.
+//! `RAMIE_SWITCH=portable` forces the corosensei switch on an architecture that has its own; both are
+//! then compiled all the same.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -9,10 +11,15 @@ fn main() {
     println!(
         "cargo::rustc-check-cfg=cfg(switch, values(\"x86_64\", \"aarch64\", \"riscv64\", \"portable\"))"
     );
+    println!(
+        "cargo::rustc-check-cfg=cfg(native, values(none(), \"x86_64\", \"aarch64\", \"riscv64\"))"
+    );
 
     let arch = std::env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets CARGO_CFG_TARGET_ARCH");
     let width = std::env::var("CARGO_CFG_TARGET_POINTER_WIDTH").unwrap_or_default();
-    let native = matches!(arch.as_str(), "x86_64" | "aarch64" | "riscv64") && width == "64";
+    let os = std::env::var("CARGO_CFG_TARGET_OS").unwrap_or_default();
+    let native =
+        matches!(arch.as_str(), "x86_64" | "aarch64" | "riscv64") && width == "64" && os == "linux";
     let switch = match std::env::var("RAMIE_SWITCH").as_deref() {
         Ok("portable") => "portable",
         Ok("native") | Ok("") | Err(_) if native => arch.as_str(),
@@ -21,5 +28,9 @@ fn main() {
             "RAMIE_SWITCH={other}: expected \"native\" or \"portable\" (native is not available on every architecture)"
         ),
     };
+    if native {
+        println!("cargo::rustc-cfg=native");
+        println!("cargo::rustc-cfg=native=\"{arch}\"");
+    }
     println!("cargo::rustc-cfg=switch=\"{switch}\"");
 }

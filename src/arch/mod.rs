@@ -19,11 +19,34 @@
 //! fiber to fiber. It keeps the callee-saved registers and nothing else: not the floating point
 //! control words, not the signal mask (see `asm/README.md`).
 //!
-//! `cfg(switch)` is read here and nowhere else.
+//! # Who chooses
+//!
+//! `build.rs` emits two cfgs, read here and nowhere else: `native`, the architecture whose own switch
+//! is compiled (absent where we have none), and `switch`, the one that the crate uses. `portable` is
+//! compiled everywhere: it is the fallback, and the oracle to which `tests.rs` holds the native one.
+//! What is compiled and not used is expected to be dead code, in builds without the tests.
 
-#[cfg(switch = "x86_64")]
+#[cfg(native = "aarch64")]
+#[cfg_attr(all(switch = "portable", not(test)), expect(dead_code, reason = "not the chosen one"))]
+mod aarch64;
+#[cfg_attr(all(not(switch = "portable"), not(test)), expect(dead_code, reason = "the fallback"))]
+mod portable;
+#[cfg(native = "riscv64")]
+#[cfg_attr(all(switch = "portable", not(test)), expect(dead_code, reason = "not the chosen one"))]
+mod riscv64;
+#[cfg(native = "x86_64")]
+#[cfg_attr(all(switch = "portable", not(test)), expect(dead_code, reason = "not the chosen one"))]
 mod x86_64;
 
+#[cfg(test)]
+mod tests;
+
+#[cfg(switch = "aarch64")]
+pub(crate) use aarch64::{Context, get_current, set_current};
+#[cfg(switch = "portable")]
+pub(crate) use portable::{Context, get_current, set_current};
+#[cfg(switch = "riscv64")]
+pub(crate) use riscv64::{Context, get_current, set_current};
 #[cfg(switch = "x86_64")]
 pub(crate) use x86_64::{Context, get_current, set_current};
 
