@@ -9,8 +9,7 @@
 #   preserved  sp, gp, tp, s0, s1: LLVM keeps s0 (the frame pointer) and s1 for itself, so inline
 #              assembly cannot list them as clobbered and this text saves them
 #   clobbered  every other general register, ra too; f0-f31 (so fs0-fs11 are lost here), v0-v31,
-#              vl and vtype; the caller lists them (LLVM takes any inline assembly to change vl and
-#              vtype), so the compiler spills what is in use
+#              vl and vtype; the caller lists them, so the compiler spills what is in use
 #
 # The frame of a waiting side, 32 bytes as sp must stay a multiple of 16; `to` and `peer` point at
 # its lowest word

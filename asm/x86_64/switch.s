@@ -8,7 +8,7 @@
 #   out        rdi = word from the other side     rsi = the frame at which the other side waits now
 #   preserved  rsp, rbx, rbp: LLVM keeps rbx and rbp for itself, so inline assembly cannot list them
 #              as clobbered and this text saves them
-#   clobbered  every other general register, all of x87, MMX, SSE, AVX, AVX-512 (k0-k7 too), flags;
+#   clobbered  every other general register, all of x87, SSE, AVX, AVX-512 (k0-k7 too), AMX, flags;
 #              the caller lists them, so the compiler spills only those that are in use
 #
 # The frame of a waiting side; `to` and `peer` point at its lowest word

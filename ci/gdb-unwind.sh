@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# A debugger's view of a fiber: `bt` inside one must end at the fiber's entry, with no frame after it
+# and no frame that has no name. Works on the unit tests; prints "N passed, 0 failed" at the end.
+#
+#   ci/gdb-unwind.sh [cargo test arguments, such as --release]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+if ! command -v gdb >/dev/null; then
+    apt-get install -y --no-install-recommends gdb
+fi
+
+binary=$(cargo test --lib --no-run --message-format=json "$@" |
+    sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
+passed=0
+failed=0
+
+# The backtrace at a breakpoint, one "#n ..." line a frame.
+backtrace_at() {
+    gdb -nx -batch -ex 'set width 0' -ex 'set debuginfod enabled off' -ex "break $1" -ex run -ex bt \
+        --args "$binary" --exact arch::tests::machine::gdb_target --test-threads=1 2>/dev/null |
+        grep -E '^#[0-9]+ ' || true
+}
+
+# ends_at_entry <backtrace>: is it a fiber's, whole and clean?
+ends_at_entry() {
+    local frames=$1
+    [[ $(tail -n 1 <<<"$frames") == *' ramie_v'*'_fiber_entry '* ]] &&
+        ! grep -q '??' <<<"$frames" &&
+        ! grep -q 'run_test' <<<"$frames"
+}
+
+verdict() {
+    if "${@:2}"; then
+        echo "ok: $1"
+        passed=$((passed + 1))
+    else
+        echo "FAILED: $1"
+        failed=$((failed + 1))
+    fi
+}
+
+not() { ! "$@"; }
+
+inside=$(backtrace_at ramie::arch::tests::machine::gdb_stops_here)
+echo "$inside"
+verdict 'bt inside a fiber ends at its entry' ends_at_entry "$inside"
+
+# Canaries: what the check above must refuse.
+outside=$(backtrace_at ramie::arch::tests::machine::gdb_target)
+verdict 'canary: bt on the thread has frames' test "$(wc -l <<<"$outside")" -gt 3
+verdict 'canary: bt on the thread is refused' not ends_at_entry "$outside"
+verdict 'canary: a frame after the entry is refused' not ends_at_entry "$inside"$'\n#99 0x0 in ?? ()'
+verdict 'canary: no backtrace is refused' not ends_at_entry ''
+
+echo "$passed passed, $failed failed"
+[[ $failed -eq 0 ]]
