@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # A debugger's view of a fiber: `bt` inside one must end at the fiber's entry, with no frame after it
-# and no frame that has no name. Works on the unit tests; prints "N passed, 0 failed" at the end.
+# and no frame that has no name. The same must be had from the outside of a fiber that is suspended,
+# once gdb is given the registers from its frame (asm/README.md, "Looking at a suspended fiber").
+# Works on the unit tests, on x86-64; prints "N passed, 0 failed" at the end.
 #
 #   ci/gdb-unwind.sh [cargo test arguments, such as --release]
 set -euo pipefail
@@ -10,16 +12,24 @@ if ! command -v gdb >/dev/null; then
     apt-get install -y --no-install-recommends gdb
 fi
 
+# Function names with their paths are in full debug information only.
+export CARGO_PROFILE_RELEASE_DEBUG=full
 binary=$(cargo test --lib --no-run --message-format=json "$@" |
     sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
 passed=0
 failed=0
 
-# The backtrace at a breakpoint, one "#n ..." line a frame.
+# backtrace_at <function> [gdb command...]: stops there, runs the commands, then `bt`, a line a frame
 backtrace_at() {
-    gdb -nx -batch -ex 'set width 0' -ex 'set debuginfod enabled off' -ex "break $1" -ex run -ex bt \
+    local commands=(-ex "break $1" -ex run)
+    shift
+    for command in "$@"; do
+        commands+=(-ex "$command")
+    done
+    gdb -nx -batch -ex 'set width 0' -ex 'set debuginfod enabled off' "${commands[@]}" \
+        -ex 'echo \nbacktrace\n' -ex bt \
         --args "$binary" --exact arch::tests::machine::gdb_target --test-threads=1 2>/dev/null |
-        grep -E '^#[0-9]+ ' || true
+        sed '1,/^backtrace$/d' | grep -E '^#[0-9]+ ' || true
 }
 
 # ends_at_entry <backtrace>: is it a fiber's, whole and clean?
@@ -45,6 +55,15 @@ not() { ! "$@"; }
 inside=$(backtrace_at ramie::arch::tests::machine::gdb_stops_here)
 echo "$inside"
 verdict 'bt inside a fiber ends at its entry' ends_at_entry "$inside"
+
+# rdi: the context's address. Its first word is the frame (asm/x86_64/switch.s).
+into_the_fiber=('set language c' 'set $frame = *(unsigned long *)$rdi' 'set $rbx = *(unsigned long *)($frame + 8)'
+    'set $rbp = *(unsigned long *)($frame + 16)' 'set $rip = *(unsigned long *)$frame'
+    'set $rsp = $frame + 24')
+suspended=$(backtrace_at '*ramie::arch::tests::machine::gdb_looks_from_outside' "${into_the_fiber[@]}")
+echo "$suspended"
+verdict 'bt of a suspended fiber ends at its entry' ends_at_entry "$suspended"
+verdict 'bt of a suspended fiber begins where it waits' grep -q gdb_suspends_here <<<"$suspended"
 
 # Canaries: what the check above must refuse.
 outside=$(backtrace_at ramie::arch::tests::machine::gdb_target)

@@ -224,18 +224,35 @@ fn an_ordinary_panic_on_a_fiber_runs_the_hook_and_is_caught() {
     panics::<super::Portable>();
 }
 
-/// Where `ci/gdb-unwind.sh` stops.
+/// Where `ci/gdb-unwind.sh` stops on the fiber.
 #[inline(never)]
 fn gdb_stops_here(word: usize) -> usize {
     std::hint::black_box(word + 1)
 }
 
+/// Where `ci/gdb-unwind.sh` stops outside, while the fiber is suspended in `gdb_suspends_here`.
+#[inline(never)]
+#[cfg(native)]
+extern "C" fn gdb_looks_from_outside(context: usize) -> usize {
+    std::hint::black_box(context)
+}
+
+#[inline(never)]
+#[cfg(native)]
+fn gdb_suspends_here<S: Switch>(me: &super::Suspender<S>, word: usize) -> usize {
+    me.suspend(word) + 1
+}
+
 #[test]
 #[cfg(native)]
 fn gdb_target() {
-    let fiber = Fiber::<super::Native>::new(|me, word| gdb_stops_here(me.suspend(word)));
+    let fiber = Fiber::<super::Native>::new(|me, word| {
+        let word = gdb_suspends_here(&me, word);
+        gdb_stops_here(word)
+    });
     assert_eq!(fiber.resume(1), 1);
-    assert_eq!(fiber.resume(2), 3);
+    gdb_looks_from_outside(fiber.context().addr());
+    assert_eq!(fiber.resume(2), 4);
     assert!(fiber.done());
 }
 
