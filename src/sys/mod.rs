@@ -1,1 +1,3 @@
 //! L0, safe wrappers over libc: the only place where raw system calls are made.
+
+pub(crate) mod mem;
