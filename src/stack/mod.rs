@@ -36,6 +36,7 @@
 //! | `cache.rs`    | [`Cache`], one worker's                                               |
 //! | `slab.rs`     | the mappings, and the table that finds a slot by address              |
 //! | `guard.rs`    | how guards are installed, and what is tried when that is refused      |
+//! | `overflow.rs` | the report of a fault in a guard; alternate signal stacks             |
 //!
 //! # Invariants
 //!
@@ -49,6 +50,7 @@
 
 mod cache;
 mod guard;
+pub(crate) mod overflow;
 mod pool;
 mod slab;
 #[cfg(test)]

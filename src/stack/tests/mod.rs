@@ -2,6 +2,7 @@
 //!
 //! Each test has a pool of its own, so that counts are exact.
 
+mod overflow;
 mod pool;
 
 use super::guard::{Guards, Method};
