@@ -37,6 +37,8 @@
 //! | `slab.rs`     | the mappings, and the table that finds a slot by address              |
 //! | `guard.rs`    | how guards are installed, and what is tried when that is refused      |
 //! | `overflow.rs` | the report of a fault in a guard; alternate signal stacks             |
+//! | `sanitize.rs` | what the sanitizers must be told about fibers (nothing when off)      |
+//! | `valgrind.rs` | what valgrind must be told about stacks                               |
 //!
 //! # Invariants
 //!
@@ -52,9 +54,11 @@ mod cache;
 mod guard;
 pub(crate) mod overflow;
 mod pool;
+pub(crate) mod sanitize;
 mod slab;
 #[cfg(test)]
 mod tests;
+mod valgrind;
 
 pub(crate) use cache::Cache;
 pub(crate) use pool::{Pool, Stats, TRIM_QUIET};

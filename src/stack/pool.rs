@@ -13,7 +13,7 @@
 
 use super::guard::{GUARDS, Guards};
 use super::slab::{self, Shape};
-use super::{Stack, Top};
+use super::{Stack, Top, valgrind};
 use crate::sys::mem::{self, Range};
 use std::collections::VecDeque;
 use std::io;
@@ -159,6 +159,7 @@ impl Pool {
         };
         let (done, result) = self.guards.install(self.shape(), &tops);
         let raw = tops.split_off(done);
+        tops.iter().for_each(|&top| valgrind::register(self.shape(), top));
         if !raw.is_empty() {
             self.lock().keep_raw(raw);
         }

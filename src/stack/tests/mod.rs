@@ -2,8 +2,10 @@
 //!
 //! Each test has a pool of its own, so that counts are exact.
 
+mod measure;
 mod overflow;
 mod pool;
+mod sanitize;
 
 use super::guard::{Guards, Method};
 use super::slab::Shape;
@@ -40,6 +42,9 @@ fn resident(stack: &Stack) -> usize {
 fn child(test: &str) -> Output {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", test, "--ignored", "--nocapture", "--test-threads=1"]);
+    // Under a sanitizer: faults are ours to handle.
+    let options = "handle_segv=0:handle_sigbus=0:handle_abort=0:detect_leaks=0";
+    command.env("ASAN_OPTIONS", options).env("TSAN_OPTIONS", &options[..44]);
     command.env("RUST_BACKTRACE", "0").output().unwrap()
 }
 
