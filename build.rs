@@ -1,9 +1,13 @@
-//! Decides which context switch this build uses; nothing else in the crate asks for the architecture.
+//! Decides which context switch and which hooks this build uses; nothing else in the crate asks for
+//! the architecture.
 //!
 //! Emits `cfg(switch = "x86_64" | "aarch64" | "riscv64" | "portable")`, the switch that the crate uses,
 //! and `cfg(native = "x86_64" | "aarch64" | "riscv64")` where one of ours can be compiled.
 //! `RAMIE_SWITCH=portable` forces the corosensei switch on an architecture that has its own; both are
 //! then compiled all the same.
+//!
+//! Emits `cfg(sanitizer = "address" | "thread" | "none")` for `stack/sanitize.rs`, from what rustc
+//! was asked for, and `cfg(valgrind = "x86_64")` where `stack/valgrind.rs` knows the request sequence.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -33,4 +37,15 @@ fn main() {
         println!("cargo::rustc-cfg=native=\"{arch}\"");
     }
     println!("cargo::rustc-cfg=switch=\"{switch}\"");
+
+    println!("cargo::rustc-check-cfg=cfg(sanitizer, values(\"address\", \"thread\", \"none\"))");
+    // Cargo sets it on nightly only, where `-Zsanitizer` exists.
+    let asked = std::env::var("CARGO_CFG_SANITIZE").unwrap_or_default();
+    let known = ["address", "thread"].into_iter().find(|name| asked.split(',').any(|a| a == *name));
+    println!("cargo::rustc-cfg=sanitizer=\"{}\"", known.unwrap_or("none"));
+
+    println!("cargo::rustc-check-cfg=cfg(valgrind, values(\"x86_64\"))");
+    if arch == "x86_64" && width == "64" {
+        println!("cargo::rustc-cfg=valgrind=\"x86_64\"");
+    }
 }

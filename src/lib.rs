@@ -6,3 +6,7 @@
 #[expect(unsafe_code, reason = "L1: the context switch")]
 mod arch;
 mod op;
+#[expect(unsafe_code, reason = "L2: it owns the memory that fibers run on")]
+mod stack;
+#[expect(unsafe_code, reason = "L0: system calls")]
+mod sys;

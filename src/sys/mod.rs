@@ -1,1 +1,4 @@
 //! L0, safe wrappers over libc: the only place where raw system calls are made.
+
+pub(crate) mod mem;
+pub(crate) mod signal;
