@@ -5,4 +5,9 @@
 
 #[expect(unsafe_code, reason = "L1: the context switch")]
 mod arch;
+pub mod fs;
 mod op;
+pub mod os;
+mod sched;
+#[expect(unsafe_code, reason = "L0: system calls")]
+mod sys;
