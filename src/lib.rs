@@ -31,5 +31,16 @@ pub use fiber::{
     spawn_local, stack_remaining, unblock, yield_now,
 };
 pub use local::{AccessError, LocalKey};
-pub use runtime::{Handle, Metrics, Runtime, RuntimeBuilder};
 pub use ramie_macros::{main, test};
+pub use runtime::{Handle, Metrics, Runtime, RuntimeBuilder};
+
+/// Whether an operation failed because its fiber was asked to end, or its runtime shut down.
+///
+/// # Examples
+/// ```
+/// let error = std::io::Error::from_raw_os_error(125); // ECANCELED
+/// assert!(ramie::is_cancelled(&error));
+/// ```
+pub fn is_cancelled(error: &std::io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ECANCELED)
+}

@@ -1,4 +1,4 @@
-//! L4, operations: what a fiber asks of the kernel, as plain data, and how the answer is read.
+//! L3, operations: what a fiber asks of the kernel, as plain data, and how the answer is read.
 //!
 //! A caller in L7 builds an [`Op`] from borrowed parts and passes it to `sched::submit`, which
 //! returns when the kernel is done with it. Because a suspended fiber cannot be dropped, the borrows
@@ -10,7 +10,6 @@
 //! | `mod.rs`     | [`Op`], the catalogue of operations                             |
 //! | `decode.rs`  | a kernel result (`>= 0` or `-errno`) to `io::Result`            |
 //! | `perform.rs` | the same op as a plain system call, for plain threads           |
-//! | `pending.rs` | an op in flight: op, outcome and the fiber that waits           |
 //!
 //! An op's result is what the system call of the same name would return: a count, a descriptor or 0.
 
