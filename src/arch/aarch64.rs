@@ -47,7 +47,8 @@ struct Frame {
 }
 
 // `start` is where the stack pointer will be at the call, so it must be aligned as the top is.
-const _: () = assert!(size_of::<Start>() % 16 == 0 && core::mem::offset_of!(Frame, start) == 32);
+const _: () =
+    assert!(size_of::<Start>().is_multiple_of(16) && core::mem::offset_of!(Frame, start) == 32);
 
 impl Context {
     /// See the contract in `arch/mod.rs`.
@@ -178,6 +179,18 @@ pub(crate) fn set_current(word: usize) {
             options(nostack, preserves_flags),
         );
     }
+}
+
+/// Whether this thread has a guarded control stack, which the switch does not change: the first
+/// return after one would fault. Hint 40 is `chkfeat x16`, which does nothing where there is none.
+#[inline]
+pub(crate) fn has_shadow_stack() -> bool {
+    let absent: usize;
+    // SAFETY: changes x16 only.
+    unsafe {
+        asm!("hint #40", inout("x16") 1usize => absent, options(nomem, nostack, preserves_flags));
+    }
+    absent == 0
 }
 
 /// The registers that `check.S` fills, in its order.

@@ -19,11 +19,15 @@
 //! fiber to fiber. It keeps the callee-saved registers and nothing else: not the floating point
 //! control words, not the signal mask (see `asm/README.md`).
 //!
+//! Beside the context: `get_current()` and `set_current(word)`, one word per thread, 0 at first, whose
+//! address the compiler cannot keep across a switch; and `has_shadow_stack()`, by which the runtime can
+//! refuse to start on a thread where the switch would fault.
+//!
 //! # Who chooses
 //!
 //! `build.rs` emits two cfgs, read here and nowhere else: `native`, the architecture whose own switch
 //! is compiled (absent where we have none), and `switch`, the one that the crate uses. `portable` is
-//! compiled everywhere: it is the fallback, and the oracle to which `tests.rs` holds the native one.
+//! compiled everywhere: it is the fallback, and the oracle to which `tests/oracle.rs` holds the native one.
 //! What is compiled and not used is expected to be dead code, in builds without the tests.
 
 #[cfg(native = "aarch64")]
@@ -42,13 +46,22 @@ mod x86_64;
 mod tests;
 
 #[cfg(switch = "aarch64")]
-pub(crate) use aarch64::{Context, get_current, set_current};
+use aarch64 as chosen;
 #[cfg(switch = "portable")]
-pub(crate) use portable::{Context, get_current, set_current};
+use portable as chosen;
 #[cfg(switch = "riscv64")]
-pub(crate) use riscv64::{Context, get_current, set_current};
+use riscv64 as chosen;
 #[cfg(switch = "x86_64")]
-pub(crate) use x86_64::{Context, get_current, set_current};
+use x86_64 as chosen;
+
+pub(crate) use chosen::{Context, get_current, set_current};
 
 /// A fiber's body: `entry(arg, first_word) -> last_word`.
 pub(crate) type Entry = unsafe extern "C" fn(arg: *mut (), word: usize) -> usize;
+
+/// Whether this thread has a shadow stack, so that a return after a switch would fault.
+#[cfg_attr(not(test), expect(dead_code, reason = "the runtime is to ask this before it starts"))]
+#[inline]
+pub(crate) fn has_shadow_stack() -> bool {
+    chosen::has_shadow_stack()
+}

@@ -74,7 +74,7 @@ impl Context {
     pub(crate) unsafe fn resume(this: *mut Self, word: usize) -> usize {
         // SAFETY: the fiber is suspended and nobody else resumes it, so this is the only reference
         // to the coroutine (invariant 1); the fiber touches the other field only.
-        let coroutine = unsafe { &mut *(&raw mut (*this).coroutine) };
+        let coroutine = unsafe { &mut (*this).coroutine };
         match coroutine.resume(word) {
             CoroutineResult::Yield(word) | CoroutineResult::Return(word) => word,
         }
@@ -110,4 +110,10 @@ pub(crate) fn get_current() -> usize {
 #[inline(never)]
 pub(crate) fn set_current(word: usize) {
     with_slot(|slot| slot.set(black_box(word)));
+}
+
+/// Whether a shadow stack is in the way; nobody asks corosensei.
+#[inline]
+pub(crate) fn has_shadow_stack() -> bool {
+    false
 }

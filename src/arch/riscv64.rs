@@ -46,7 +46,8 @@ struct Frame {
 }
 
 // `start` is where the stack pointer will be at the call, so it must be aligned as the top is.
-const _: () = assert!(size_of::<Start>() % 16 == 0 && core::mem::offset_of!(Frame, start) == 32);
+const _: () =
+    assert!(size_of::<Start>().is_multiple_of(16) && core::mem::offset_of!(Frame, start) == 32);
 
 impl Context {
     /// See the contract in `arch/mod.rs`.
@@ -180,6 +181,13 @@ pub(crate) fn set_current(word: usize) {
             options(nostack, preserves_flags),
         );
     }
+}
+
+/// Whether this thread has a shadow stack, which the switch does not change. There is no harmless way
+/// to ask on RISC-V, where Linux gives one only to programs that request it.
+#[inline]
+pub(crate) fn has_shadow_stack() -> bool {
+    false
 }
 
 /// The registers that `check.S` fills, in its order.

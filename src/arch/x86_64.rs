@@ -45,7 +45,8 @@ struct Frame {
 }
 
 // `start` is where the stack pointer will be at the call, so it must be aligned as the top is.
-const _: () = assert!(size_of::<Start>() % 16 == 0 && core::mem::offset_of!(Frame, start) == 16);
+const _: () =
+    assert!(size_of::<Start>().is_multiple_of(16) && core::mem::offset_of!(Frame, start) == 16);
 
 impl Context {
     /// See the contract in `arch/mod.rs`.
@@ -158,6 +159,18 @@ pub(crate) fn set_current(word: usize) {
             options(nostack, preserves_flags),
         );
     }
+}
+
+/// Whether this thread has a shadow stack, which the switch does not change: the first return after
+/// one would fault. `rdsspq` does nothing where there is none.
+#[inline]
+pub(crate) fn has_shadow_stack() -> bool {
+    let pointer: usize;
+    // SAFETY: reads a register.
+    unsafe {
+        asm!("rdsspq {0}", inout(reg) 0usize => pointer, options(nomem, nostack, preserves_flags));
+    }
+    pointer != 0
 }
 
 /// The registers that `check.S` fills, in its order.
