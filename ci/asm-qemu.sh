@@ -30,7 +30,7 @@ compile() {
     if [[ $1 == "$(uname -m)" ]]; then
         gcc=gcc
     fi
-    # Without a frame pointer, or a function restores the register itself and hides that it was lost.
+    # With a frame pointer, a function restores the register itself and hides that it was lost.
     local flags=(-fomit-frame-pointer)
     if [[ $1 == x86_64 ]]; then
         # rustc keeps nothing below the stack pointer around inline assembly; gcc must be told.

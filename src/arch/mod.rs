@@ -3,32 +3,36 @@
 //! # The contract, which every file beside this one keeps
 //!
 //! A [`Context`] is one fiber's execution. It lies at a fixed address (in the fiber's header) from
-//! `init` until the fiber has ended, and it is used by one thread at a time.
+//! `init` until the `resume` in which the fiber ends has returned, and it is used by one thread at a
+//! time.
 //!
-//! - `Context::init(this, top, limit, entry, arg)` prepares a fiber on the stack `limit..top` (top is
-//!   the high end, aligned to 16). Nothing runs yet. The memory at `this` need not be initialised.
+//! - `Context::init(this, top, limit, entry, arg)` prepares a fiber on the stack `limit..top` (top
+//!   is the high end, aligned to 16). Nothing runs yet. The memory at `this` need not be
+//!   initialised.
 //! - `Context::resume(this, word)` is called off the fiber, by the idle context. It switches to the
 //!   fiber and returns the word that the fiber gives back when it next suspends or ends.
 //! - `Context::suspend(this, word)` is called on the fiber. It switches back to whoever resumed it,
 //!   handing over `word`, and returns the word of the next `resume`.
-//! - `entry(arg, word)` is the fiber's body: `word` comes from the first `resume`. It must not unwind.
-//!   The word it returns is handed over by the last switch; after that the context may only be
-//!   `init`ialised again or forgotten, and the stack below it holds nothing that is still needed.
+//! - `entry(arg, word)` is the fiber's body: `word` comes from the first `resume`. It must not
+//!   unwind. The word it returns is handed over by the last switch; after that the context may only
+//!   be `init`ialised again or forgotten, and the stack below it holds nothing that is still
+//!   needed.
 //!
 //! The switch is asymmetric: `resume` from the idle context, `suspend` back to it, and never from
 //! fiber to fiber. It keeps the callee-saved registers and nothing else: not the floating point
 //! control words, not the signal mask (see `asm/README.md`).
 //!
-//! Beside the context: `get_current()` and `set_current(word)`, one word per thread, 0 at first, whose
-//! address the compiler cannot keep across a switch; and `has_shadow_stack()`, by which the runtime can
-//! refuse to start on a thread where the switch would fault.
+//! Beside the context: `get_current()` and `set_current(word)`, one word per thread, 0 at first,
+//! whose address the compiler cannot keep across a switch; and `has_shadow_stack()`, by which the
+//! runtime can refuse to start on a thread where the switch would fault.
 //!
 //! # Who chooses
 //!
-//! `build.rs` emits two cfgs, read here and nowhere else: `native`, the architecture whose own switch
-//! is compiled (absent where we have none), and `switch`, the one that the crate uses. `portable` is
-//! compiled everywhere: it is the fallback, and the oracle to which `tests/oracle.rs` holds the native one.
-//! What is compiled and not used is expected to be dead code, in builds without the tests.
+//! `build.rs` emits two cfgs, read here and nowhere else: `native`, the architecture whose own
+//! switch is compiled (absent where we have none), and `switch`, the one that the crate uses.
+//! `portable` is compiled everywhere: it is the fallback, and the oracle to which `tests/oracle.rs`
+//! holds the native one. What is compiled and not used is expected to be dead code, in builds
+//! without the tests.
 
 #[cfg(native = "aarch64")]
 #[cfg_attr(all(switch = "portable", not(test)), expect(dead_code, reason = "not the chosen one"))]
