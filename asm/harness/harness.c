@@ -12,6 +12,15 @@
 #include <string.h>
 #include <unwind.h>
 
+#ifdef __ARM_FEATURE_BTI_DEFAULT
+/* Built with -mbranch-protection=bti: our own code lies on pages of its own, which main guards, so
+ * that a jump to anything but a landing pad is SIGILL. (The C library has no landing pads.) */
+#include <sys/mman.h>
+extern char guarded_begin[], guarded_end[];
+__asm__(".text\n.p2align 12\n.globl guarded_begin\nguarded_begin:");
+#define PROT_BTI_ 0x10
+#endif
+
 #define CAT_(a, b) a##b
 #define CAT(a, b) CAT_(a, b)
 #define SYM(name) CAT(PREFIX, name) /* PREFIX: the symbols' prefix, given by the script */
@@ -341,6 +350,11 @@ static void unwinding_ends_at_entry(void) {
 
 int main(void) {
     setvbuf(stdout, NULL, _IONBF, 0);
+#ifdef __ARM_FEATURE_BTI_DEFAULT
+    size_t bytes = (size_t)(guarded_end - guarded_begin);
+    int guarded = mprotect(guarded_begin, bytes, PROT_READ | PROT_EXEC | PROT_BTI_) == 0;
+    verdict("our code is guarded by BTI", guarded);
+#endif
     registers_survive(); /* first, as all else trips over a lost register */
     words_both_ways();
     aligned_at_entry();
@@ -352,3 +366,8 @@ int main(void) {
     printf("%d passed, %d failed\n", passed, failed);
     return failed != 0;
 }
+
+#ifdef __ARM_FEATURE_BTI_DEFAULT
+__asm__(".pushsection .text.ramie,\"ax\",@progbits\n.p2align 12\n"
+        ".globl guarded_end\nguarded_end:\n.popsection");
+#endif
