@@ -3,8 +3,7 @@
 //! # The contract, which every file beside this one keeps
 //!
 //! A [`Context`] is one fiber's execution. It lies at a fixed address (in the fiber's header) from
-//! `init` until the `resume` in which the fiber ends has returned, and it is used by one thread at a
-//! time.
+//! `init` until the `resume` in which the fiber ends has returned. One thread at a time uses it.
 //!
 //! - `Context::init(this, top, limit, entry, arg)` prepares a fiber on the stack `limit..top` (top
 //!   is the high end, aligned to 16). Nothing runs yet. The memory at `this` need not be
