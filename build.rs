@@ -1,13 +1,13 @@
 //! Decides which context switch and which hooks this build uses; nothing else in the crate asks for
 //! the architecture.
 //!
-//! Emits `cfg(switch = "x86_64" | "aarch64" | "riscv64" | "portable")`, the switch that the crate uses,
-//! and `cfg(native = "x86_64" | "aarch64" | "riscv64")` where one of ours can be compiled.
-//! `RAMIE_SWITCH=portable` forces the corosensei switch on an architecture that has its own; both are
-//! then compiled all the same.
+//! Emits `cfg(switch = "x86_64" | "aarch64" | "riscv64" | "portable")`, the switch that the crate
+//! uses, and `cfg(native = "x86_64" | "aarch64" | "riscv64")` where one of ours can be compiled.
+//! `RAMIE_SWITCH=portable` forces the corosensei switch on an architecture that has its own; both
+//! are then compiled all the same.
 //!
 //! Emits `cfg(sanitizer = "address" | "thread" | "none")` for `stack/sanitize.rs`, from what rustc
-//! was asked for, and `cfg(valgrind = "x86_64")` where `stack/valgrind.rs` knows the request sequence.
+//! was asked for, and `cfg(valgrind = "x86_64")` where `stack/valgrind.rs` knows the request.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -29,7 +29,7 @@ fn main() {
         Ok("native") | Ok("") | Err(_) if native => arch.as_str(),
         Ok("") | Err(_) => "portable",
         Ok(other) => panic!(
-            "RAMIE_SWITCH={other}: expected \"native\" or \"portable\" (native is not available on every architecture)"
+            "RAMIE_SWITCH={other}: expected \"portable\", or \"native\" where there is such a switch"
         ),
     };
     if native {

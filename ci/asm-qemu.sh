@@ -23,21 +23,22 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 passed=0
 failed=0
+declare -A cpu=([x86_64]=max [aarch64]=max [riscv64]=rv64)
 
-# compile <arch> <-O level> <directory of switch.s> <output>
+# compile <arch> <-O level> <directory of switch.s> <output> [more flags...]
 compile() {
     local gcc=$1-linux-gnu-gcc
     if [[ $1 == "$(uname -m)" ]]; then
         gcc=gcc
     fi
-    # Without a frame pointer, or a function restores the register itself and hides that it was lost.
+    # With a frame pointer, a function restores the register itself and hides that it was lost.
     local flags=(-fomit-frame-pointer)
     if [[ $1 == x86_64 ]]; then
         # rustc keeps nothing below the stack pointer around inline assembly; gcc must be told.
         flags+=(-mno-red-zone)
     fi
     "$gcc" -std=gnu11 -Wall -Wextra -Werror "$2" -g -static -fasynchronous-unwind-tables \
-        "${flags[@]}" "-DPREFIX=$prefix" "-Wa,-I$3,-Iasm/$1" asm/harness/harness.c -o "$4"
+        "${flags[@]}" "${@:5}" "-DPREFIX=$prefix" "-Wa,-I$3,-Iasm/$1" asm/harness/harness.c -o "$4"
 }
 
 # run <arch> <program>
@@ -45,14 +46,14 @@ run() {
     if [[ $1 == "$(uname -m)" ]]; then
         timeout 120 "$2"
     else
-        timeout 300 "qemu-$1" "$2"
+        timeout 300 "qemu-$1" -cpu "${cpu[$1]}" "$2"
     fi
 }
 
-# sound <arch> <-O level>: every test passes
+# sound <arch> <-O level> [more flags...]: every test passes
 sound() {
-    echo "== $1 $2"
-    compile "$1" "$2" "asm/$1" "$work/sound"
+    echo "== $*"
+    compile "$1" "$2" "asm/$1" "$work/sound" "${@:3}"
     local out
     out=$(run "$1" "$work/sound") || true
     echo "$out"
@@ -60,7 +61,7 @@ sound() {
     failed=$((failed + $(grep -c '^FAILED: ' <<<"$out" || true)))
     # A crash leaves no closing line.
     if ! grep -q ' passed, 0 failed$' <<<"$out"; then
-        echo "FAILED: $1 $2 did not end well"
+        echo "FAILED: $* did not end well"
         failed=$((failed + 1))
     fi
 }
@@ -87,11 +88,35 @@ broken() {
     fi
 }
 
+# unguarded <file>: without the landing pad of that file, a machine with BTI stops at it
+unguarded() {
+    mkdir -p "$work/unguarded"
+    cp asm/aarch64/* "$work/unguarded"
+    sed 's/^    hint    #36$/    nop/' "asm/aarch64/$1" >"$work/unguarded/$1"
+    compile aarch64 -O0 "$work/unguarded" "$work/broken" "${bti[@]}"
+    local status=0
+    run aarch64 "$work/broken" >"$work/out" 2>&1 || status=$?
+    # 132 is SIGILL, as a shell reports it.
+    if [[ $status -eq 132 ]] && ! cmp -s "asm/aarch64/$1" "$work/unguarded/$1"; then
+        echo "ok: aarch64: canary: a missing landing pad in $1 is found"
+        passed=$((passed + 1))
+    else
+        cat "$work/out"
+        echo "FAILED: aarch64: canary: a missing landing pad in $1 is not found"
+        failed=$((failed + 1))
+    fi
+}
+
 for arch in x86_64 aarch64 riscv64; do
     for level in -O0 -O2; do
         sound "$arch" "$level"
     done
 done
+bti=(-mbranch-protection=bti -fno-toplevel-reorder)
+sound aarch64 -O0 "${bti[@]}"
+unguarded switch.s
+unguarded entry.S
+
 broken x86_64 rbx 'pop     rbx' 'add     rsp, 8'
 broken x86_64 rbp 'pop     rbp' 'add     rsp, 8'
 broken aarch64 x19 'ldr     x19, \[sp, #16\]' 'nop'

@@ -20,7 +20,7 @@
 // Unwinding: the return address is undefined, which ends every backtrace here; x29 = 0 ends the
 // chain for those who walk frame pointers. A panic must not come this far: `start` is nounwind.
 //
-// FP: no control word is touched. BTI: hint 36 is `bti j`, as we are reached by `br`, not by a call.
+// FP: no control word is touched. BTI: hint 36 is `bti j`, as we are jumped to, not called.
 
 .pushsection .text.ramie,"ax",@progbits
 .globl  ramie_v0_1_fiber_entry

@@ -1,13 +1,14 @@
 // Leave this stack for another one, handing over one word. AArch64, AAPCS64, ELF.
 //
-// Signature, as a C function would have it (it is no function: the text is inlined into its caller)
+// Signature, as a C function would have it (it is none: the text is inlined into its caller)
 //   struct word_and_peer switch(uintptr_t word, void *to);
 //
 // Registers
-//   in         x0 = word for the other side      x1 = `to`, the frame at which the other side waits
-//   out        x0 = word from the other side     x1 = the frame at which the other side waits now
-//   preserved  sp, x19, x29: LLVM keeps x19 and x29 for itself, so inline assembly cannot list them
-//              as clobbered and this text saves them; x18 where the platform reserves it (untouched)
+//   in         x0 = word for the other side    x1 = `to`, the frame at which the other side waits
+//   out        x0 = word from the other side   x1 = the frame at which the other side now waits
+//   preserved  sp, x19, x29: LLVM keeps x19 and x29 for itself, so inline assembly cannot list
+//              them as clobbered and this text saves them; x18, where the platform reserves
+//              it, is not touched
 //   clobbered  every other general register, x30 too; v0-v31 whole (so d8-d15 are lost here), the
 //              SVE registers, flags; the caller lists them, so the compiler spills what is in use
 //
@@ -23,7 +24,8 @@
 // pc = [+8], x19 = [+16], sp = frame + 32.
 //
 // FP: FPCR is neither saved nor changed; no SME state may be live. BTI: hint 36 is `bti j`. A
-// guarded control stack is not switched (asm/README.md). `br`, never `ret`: it would be mispredicted.
+// guarded control stack is not switched (asm/README.md). `br`, never `ret`: a return would be
+// mispredicted.
 
     adr     x2, 2f
     stp     x29, x2, [sp, #-32]!

@@ -1,15 +1,25 @@
 /* The switch and the entry of this architecture, without Rust: for machines that only an emulator
  * has, and for whoever changes the assembly and wants an answer in a second.
  *
- * The same texts as in the crate are assembled here: switch.s inlined with its clobber list, entry.S
- * and check.S at file scope. ci/asm-qemu.sh builds and runs it, sound and with a switch that forgets
- * a register. Prints "ok: ..." or "FAILED: ..." for each test, then "N passed, M failed".
+ * The same texts as in the crate are assembled here: switch.s inlined with its clobber list,
+ * entry.S and check.S at file scope. ci/asm-qemu.sh builds and runs it, sound and with a switch
+ * that forgets a register. Prints "ok: ..." or "FAILED: ..." for each test, then
+ * "N passed, M failed".
  */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unwind.h>
+
+#ifdef __ARM_FEATURE_BTI_DEFAULT
+/* Built with -mbranch-protection=bti: our own code lies on pages of its own, which main guards, so
+ * that a jump to anything but a landing pad is SIGILL. (The C library has no landing pads.) */
+#include <sys/mman.h>
+extern char guarded_begin[], guarded_end[];
+__asm__(".text\n.p2align 12\n.globl guarded_begin\nguarded_begin:");
+#define PROT_BTI_ 0x10
+#endif
 
 #define CAT_(a, b) a##b
 #define CAT(a, b) CAT_(a, b)
@@ -27,7 +37,7 @@ uintptr_t SYM(check_registers)(two_fn *f, uintptr_t a, uintptr_t b, const uint64
 uintptr_t SYM(check_forgets)(uintptr_t a, uintptr_t b);
 uintptr_t SYM(check_sp)(void *arg, uintptr_t word);
 
-/* ---- what differs between architectures -------------------------------------------------------- */
+/* ---- what differs between architectures --------------------------------------------------- */
 
 #if defined(__x86_64__)
 #define SYNTAX ".intel_syntax noprefix\n"
@@ -57,10 +67,10 @@ static void set_fp_control(uint32_t word) { __asm__ volatile("ldmxcsr %0" : : "m
 #define PEER "x1"
 #define CLOBBERED                                                                                  \
     "x2", "x3", "x4", "x5", "x6", "x7", "x8", "x9", "x10", "x11", "x12", "x13", "x14", "x15",      \
-        "x16", "x17", "x18", "x20", "x21", "x22", "x23", "x24", "x25", "x26", "x27", "x28", "x30", "v0",  \
-        "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v12", "v13", "v14",   \
-        "v15", "v16", "v17", "v18", "v19", "v20", "v21", "v22", "v23", "v24", "v25", "v26", "v27", \
-        "v28", "v29", "v30", "v31"
+        "x16", "x17", "x18", "x20", "x21", "x22", "x23", "x24", "x25", "x26", "x27", "x28",        \
+        "x30", "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v12",    \
+        "v13", "v14", "v15", "v16", "v17", "v18", "v19", "v20", "v21", "v22", "v23", "v24",        \
+        "v25", "v26", "v27", "v28", "v29", "v30", "v31"
 #define SP_AT_ENTRY 0
 static const char *const names[] = {"x19", "x20", "x21", "x22", "x23", "x24", "x25",
                                     "x26", "x27", "x28", "x29", "d8",  "d9",  "d10",
@@ -117,7 +127,7 @@ static void set_fp_control(uint32_t word) { __asm__ volatile("fsrm %0" : : "r"(w
 #error "no switch for this architecture"
 #endif
 
-/* ---- the contract, as src/arch has it ---------------------------------------------------------- */
+/* ---- the contract, as src/arch has it ----------------------------------------------------- */
 
 __asm__(SYNTAX ".include \"entry.S\"\n.include \"check.S\"" SYNTAX_END);
 
@@ -164,7 +174,7 @@ static void init(struct context *context, struct stack *stack, entry_fn *entry, 
     context->peer = frame;
 }
 
-/* ---- the tests --------------------------------------------------------------------------------- */
+/* ---- the tests ---------------------------------------------------------------------------- */
 
 #define COUNT (sizeof names / sizeof names[0])
 static int passed, failed;
@@ -203,7 +213,7 @@ static void a_million_round_trips(void) {
     verdict("a million round trips", good);
 }
 
-/* Each of two fibers is resumed by turns; the first is the idle context of the second's second half. */
+/* Two fibers resumed by turns; for its second half, the second one is resumed by the first. */
 static uintptr_t interleaved(void *arg, uintptr_t word) {
     struct context *context = arg;
     for (int i = 0; i < 1000; i++) {
@@ -244,7 +254,7 @@ static uintptr_t checked(two_fn *f, uintptr_t a, uintptr_t b, uint64_t salt) {
     return result;
 }
 
-/* With -O2 these live on the stack pointer alone, so that a lost register is reported, not tripped over. */
+/* With -O2 this needs no register but the stack pointer, so that a lost one is reported. */
 static uintptr_t resume_two(uintptr_t context, uintptr_t word) {
     struct context *volatile address = (struct context *)context;
     void *peer = address->peer;
@@ -340,6 +350,11 @@ static void unwinding_ends_at_entry(void) {
 
 int main(void) {
     setvbuf(stdout, NULL, _IONBF, 0);
+#ifdef __ARM_FEATURE_BTI_DEFAULT
+    size_t bytes = (size_t)(guarded_end - guarded_begin);
+    int guarded = mprotect(guarded_begin, bytes, PROT_READ | PROT_EXEC | PROT_BTI_) == 0;
+    verdict("our code is guarded by BTI", guarded);
+#endif
     registers_survive(); /* first, as all else trips over a lost register */
     words_both_ways();
     aligned_at_entry();
@@ -351,3 +366,8 @@ int main(void) {
     printf("%d passed, %d failed\n", passed, failed);
     return failed != 0;
 }
+
+#ifdef __ARM_FEATURE_BTI_DEFAULT
+__asm__(".pushsection .text.ramie,\"ax\",@progbits\n.p2align 12\n"
+        ".globl guarded_end\nguarded_end:\n.popsection");
+#endif

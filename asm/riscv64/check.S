@@ -14,6 +14,9 @@
 # Unwinding: CFI tracks the frame but not the registers that are filled; nothing unwinds through.
 # FP: no control word is touched.
 
+# LLVM forgets that the target has doubles when it optimises a module with such text.
+.option push
+.option arch, +d
 .pushsection .text.ramie,"ax",@progbits
 .globl  ramie_v0_1_check_registers
 .hidden ramie_v0_1_check_registers
@@ -160,3 +163,4 @@ ramie_v0_1_check_sp:
     .cfi_endproc
 .size   ramie_v0_1_check_sp, . - ramie_v0_1_check_sp
 .popsection
+.option pop

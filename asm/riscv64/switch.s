@@ -1,11 +1,11 @@
 # Leave this stack for another one, handing over one word. RISC-V, 64 bits, ELF psABI.
 #
-# Signature, as a C function would have it (it is no function: the text is inlined into its caller)
+# Signature, as a C function would have it (it is none: the text is inlined into its caller)
 #   struct word_and_peer switch(uintptr_t word, void *to);
 #
 # Registers
-#   in         a0 = word for the other side      a1 = `to`, the frame at which the other side waits
-#   out        a0 = word from the other side     a1 = the frame at which the other side waits now
+#   in         a0 = word for the other side    a1 = `to`, the frame at which the other side waits
+#   out        a0 = word from the other side   a1 = the frame at which the other side now waits
 #   preserved  sp, gp, tp, s0, s1: LLVM keeps s0 (the frame pointer) and s1 for itself, so inline
 #              assembly cannot list them as clobbered and this text saves them
 #   clobbered  every other general register, ra too; f0-f31 (so fs0-fs11 are lost here), v0-v31,

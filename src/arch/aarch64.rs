@@ -4,8 +4,8 @@
 //! `entry.S`; the policies (floating point, shadow stacks, unwinding) are in `asm/README.md`.
 //!
 //! Invariants, cited below.
-//! 1. Of a suspended fiber, `Context::peer` is the frame at which the fiber waits; of a running one,
-//!    the frame at which the context that resumed it waits.
+//! 1. Of a suspended fiber, `Context::peer` is the frame at which the fiber waits; of a running
+//!    one, the frame at which the context that resumed it waits.
 //! 2. A frame is used once: the side that leaves writes its own and consumes the other's.
 
 use super::Entry;
@@ -47,7 +47,8 @@ struct Frame {
 }
 
 // `start` is where the stack pointer will be at the call, so it must be aligned as the top is.
-const _: () = assert!(size_of::<Start>() % 16 == 0 && core::mem::offset_of!(Frame, start) == 32);
+const _: () =
+    assert!(size_of::<Start>().is_multiple_of(16) && core::mem::offset_of!(Frame, start) == 32);
 
 impl Context {
     /// See the contract in `arch/mod.rs`.
@@ -60,11 +61,11 @@ impl Context {
         arg: *mut (),
     ) {
         debug_assert!(top.addr().is_multiple_of(16) && top.addr() > limit.addr());
-        // SAFETY: the caller hands over the unused stack below `top`, larger than one frame, and
-        // the memory at `this`; this makes invariant 1 true.
+        let start = Start { entry, arg, this, unused: 0 };
+        // SAFETY: the caller hands over the unused stack below `top`, larger than one frame.
+        let frame = unsafe { top.cast::<Frame>().sub(1) };
+        // SAFETY: as above.
         unsafe {
-            let frame = top.cast::<Frame>().sub(1);
-            let start = Start { entry, arg, this, unused: 0 };
             frame.write(Frame {
                 frame_pointer: 0,
                 resume_at: fiber_entry,
@@ -72,45 +73,48 @@ impl Context {
                 unused: 0,
                 start,
             });
-            this.write(Context { peer: frame });
         }
+        // SAFETY: the memory at `this` is the caller's to fill; invariant 1 holds from here.
+        unsafe { this.write(Context { peer: frame }) }
     }
 
     /// See the contract in `arch/mod.rs`.
     #[inline(always)]
     pub(crate) unsafe fn resume(this: *mut Self, word: usize) -> usize {
-        // SAFETY: the caller's promise: the fiber is suspended and nobody else uses `this`, so by
-        // invariant 1 `peer` is its frame; what comes back is its next frame.
-        unsafe {
-            let (word, peer) = switch(word, (*this).peer);
-            (*this).peer = peer;
-            word
-        }
+        // SAFETY: the caller's promise: nobody else uses `this`.
+        let to = unsafe { (*this).peer };
+        // SAFETY: the caller's promise: the fiber is suspended, so this is its frame (invariant 1).
+        let (word, peer) = unsafe { switch(word, to) };
+        // SAFETY: the context is still ours, ended or not; this is the fiber's next frame.
+        unsafe { (*this).peer = peer };
+        word
     }
 
     /// See the contract in `arch/mod.rs`.
     #[inline(always)]
     pub(crate) unsafe fn suspend(this: *mut Self, word: usize) -> usize {
-        // SAFETY: the caller's promise: this runs on the fiber of `this`, so by invariant 1 `peer`
-        // is the frame of the context that resumed it; what comes back is the next resumer's.
-        unsafe {
-            let (word, peer) = switch(word, (*this).peer);
-            (*this).peer = peer;
-            word
-        }
+        // SAFETY: the caller's promise: we run on the fiber of `this`, which nobody else uses.
+        let to = unsafe { (*this).peer };
+        // SAFETY: we run, so this is the frame of whoever resumed us (invariant 1).
+        let (word, peer) = unsafe { switch(word, to) };
+        // SAFETY: we run again, so the context is ours; this is the frame of who resumed us now.
+        unsafe { (*this).peer = peer };
+        word
     }
 }
 
 /// The first Rust code on a fiber's stack, called by `entry.S` on the first resume.
 unsafe extern "C" fn start_fiber(word: usize, peer: *mut Frame, start: *const Start) -> ! {
-    // SAFETY: `init` wrote `start`; `peer` is the frame of the context that resumed us (invariant
-    // 1), which after `entry` may be another one.
-    unsafe {
-        let Start { entry, arg, this, .. } = start.read();
-        (*this).peer = peer;
-        let last = entry(arg, word);
-        switch(last, (*this).peer);
-    }
+    // SAFETY: `init` wrote it, and the stack pointer was at it when `entry.S` called.
+    let Start { entry, arg, this, .. } = unsafe { start.read() };
+    // SAFETY: we run, so the context is ours; `peer` is the frame of who resumed us (invariant 1).
+    unsafe { (*this).peer = peer };
+    // SAFETY: the caller of `init` gave them to be called once, here.
+    let last = unsafe { entry(arg, word) };
+    // SAFETY: the context is still ours.
+    let to = unsafe { (*this).peer };
+    // SAFETY: the frame of who resumed us last, which need not be `peer` (invariant 1).
+    unsafe { switch(last, to) };
     // Somebody resumed a fiber that had ended.
     std::process::abort()
 }
@@ -178,6 +182,18 @@ pub(crate) fn set_current(word: usize) {
             options(nostack, preserves_flags),
         );
     }
+}
+
+/// Whether this thread has a guarded control stack, which the switch does not change: the first
+/// return after one would fault. Hint 40 is `chkfeat x16`, which does nothing where there is none.
+#[inline]
+pub(crate) fn has_shadow_stack() -> bool {
+    let absent: usize;
+    // SAFETY: changes x16 only.
+    unsafe {
+        asm!("hint #40", inout("x16") 1usize => absent, options(nomem, nostack, preserves_flags));
+    }
+    absent == 0
 }
 
 /// The registers that `check.S` fills, in its order.

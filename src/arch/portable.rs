@@ -6,8 +6,8 @@
 //!
 //! Invariants, cited below.
 //! 1. `Context::coroutine` is initialised by `init`, and used by the resuming side only.
-//! 2. `Context::yielder` is written when the fiber starts, and used by the fiber only. It points into
-//!    the fiber's stack and is good until the fiber ends.
+//! 2. `Context::yielder` is written when the fiber starts, and used by the fiber only. It points
+//!    into the fiber's stack and is good until the fiber ends.
 
 use super::Entry;
 use core::cell::Cell;
@@ -57,12 +57,12 @@ impl Context {
         };
         let stack = Borrowed { top: address(top), limit: address(limit) };
         let body = move |yielder: &Yielder<usize, usize>, word: usize| {
-            // SAFETY: `this` stays where it is until the fiber has ended; only the fiber uses this
-            // field (invariant 2). `entry` and `arg` are the caller's, to be called once.
-            unsafe {
-                (&raw mut (*this).yielder).write(MaybeUninit::new(yielder));
-                entry(arg, word)
-            }
+            // SAFETY: `this` stays where it is until the fiber has ended.
+            let slot = unsafe { &raw mut (*this).yielder };
+            // SAFETY: only the fiber, which is us, uses this field (invariant 2).
+            unsafe { slot.write(MaybeUninit::new(yielder)) };
+            // SAFETY: the caller of `init` gave them to be called once, here.
+            unsafe { entry(arg, word) }
         };
         let coroutine = ManuallyDrop::new(Coroutine::with_stack(stack, body));
         // SAFETY: the memory at `this` is the caller's to fill; what it held is done or forgotten.
@@ -74,7 +74,7 @@ impl Context {
     pub(crate) unsafe fn resume(this: *mut Self, word: usize) -> usize {
         // SAFETY: the fiber is suspended and nobody else resumes it, so this is the only reference
         // to the coroutine (invariant 1); the fiber touches the other field only.
-        let coroutine = unsafe { &mut *(&raw mut (*this).coroutine) };
+        let coroutine = unsafe { &mut (*this).coroutine };
         match coroutine.resume(word) {
             CoroutineResult::Yield(word) | CoroutineResult::Return(word) => word,
         }
@@ -83,9 +83,12 @@ impl Context {
     /// See the contract in `arch/mod.rs`.
     #[inline]
     pub(crate) unsafe fn suspend(this: *mut Self, word: usize) -> usize {
-        // SAFETY: we run on the fiber of `this`, so its start has written the yielder, which lives
-        // as long as the fiber does (invariant 2).
-        unsafe { (*(&raw const (*this).yielder).read().assume_init()).suspend(word) }
+        // SAFETY: we run on the fiber of `this`: only the fiber uses this field (invariant 2).
+        let slot = unsafe { (*this).yielder };
+        // SAFETY: its start has written it.
+        let yielder = unsafe { slot.assume_init() };
+        // SAFETY: it lies on the fiber's stack until the fiber ends.
+        unsafe { &*yielder }.suspend(word)
     }
 }
 
@@ -110,4 +113,10 @@ pub(crate) fn get_current() -> usize {
 #[inline(never)]
 pub(crate) fn set_current(word: usize) {
     with_slot(|slot| slot.set(black_box(word)));
+}
+
+/// Whether a shadow stack is in the way; nobody asks corosensei.
+#[inline]
+pub(crate) fn has_shadow_stack() -> bool {
+    false
 }

@@ -5,11 +5,11 @@ use std::backtrace::Backtrace;
 use std::mem::MaybeUninit;
 
 #[cfg(native = "aarch64")]
-use super::super::aarch64::{CALLEE_SAVED, SP_AT_ENTRY};
+use super::super::aarch64::{CALLEE_SAVED, SP_AT_ENTRY, has_shadow_stack};
 #[cfg(native = "riscv64")]
-use super::super::riscv64::{CALLEE_SAVED, SP_AT_ENTRY};
+use super::super::riscv64::{CALLEE_SAVED, SP_AT_ENTRY, has_shadow_stack};
 #[cfg(native = "x86_64")]
-use super::super::x86_64::{CALLEE_SAVED, SP_AT_ENTRY};
+use super::super::x86_64::{CALLEE_SAVED, SP_AT_ENTRY, has_shadow_stack};
 
 type Two = unsafe extern "C" fn(usize, usize) -> usize;
 
@@ -276,4 +276,13 @@ fn the_slot_is_read_again_after_a_switch() {
     #[cfg(native)]
     the_slot_is_read_again::<super::Native>();
     the_slot_is_read_again::<super::Portable>();
+}
+
+#[test]
+fn no_shadow_stack_here() {
+    // With one, the tests above would have crashed.
+    #[cfg(native)]
+    assert!(!has_shadow_stack());
+    assert!(!crate::arch::portable::has_shadow_stack());
+    assert!(!crate::arch::has_shadow_stack());
 }

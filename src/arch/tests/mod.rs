@@ -1,6 +1,8 @@
-//! Tests of the switches: the contract of `arch/mod.rs`, on the native switch and on the portable one.
+//! Tests of the switches: the contract of `arch/mod.rs`, on the native switch and on the portable
+//! one.
 //!
-//! - `oracle`: one script, run on both switches, leaves one trace; a deliberately wrong switch does not.
+//! - `oracle`: one script, run on both switches, leaves one trace; a deliberately wrong switch does
+//!   not.
 //! - `machine`: what the native switch does to registers, stack alignment and backtraces.
 //!
 //! A checker that cannot fail proves nothing, so each kind has a canary.
