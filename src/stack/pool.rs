@@ -205,7 +205,7 @@ impl Pool {
 
     /// Whether there is something that `trim` would take if the pool stayed quiet.
     pub(crate) fn wants_trim(&self) -> bool {
-        !self.untrimmable.load(Ordering::Relaxed) && self.lock().hot.len > HOT_RESERVE
+        !self.untrimmable.load(Ordering::Relaxed) && self.lock().next_to_trim().is_some()
     }
 
     pub(super) fn trim_at(&self, now: Instant) -> usize {
@@ -435,6 +435,12 @@ impl Lists {
         self.slabs += 1;
     }
 
+    /// The size of the oldest magazine, if the reserve is full without it.
+    fn next_to_trim(&self) -> Option<usize> {
+        let oldest = self.hot.magazines.front()?.len();
+        (self.hot.len - oldest >= HOT_RESERVE).then_some(oldest)
+    }
+
     /// Takes the oldest hot stacks beyond the reserve, if there was no traffic for long enough.
     fn take_for_trim(&mut self, now: Instant) -> Vec<Top> {
         match self.quiet {
@@ -449,12 +455,11 @@ impl Lists {
             }
         }
         let mut tops = Vec::new();
-        while let Some(oldest) = self.hot.magazines.front() {
-            let len = oldest.len();
-            if self.hot.len - len < HOT_RESERVE || tops.len() + len > TRIM_MAX {
-                break;
-            }
-            tops.append(&mut self.hot.take_oldest().expect("it has a front"));
+        while let Some(len) = self.next_to_trim()
+            && tops.len() + len <= TRIM_MAX
+            && let Some(mut oldest) = self.hot.take_oldest()
+        {
+            tops.append(&mut oldest);
         }
         self.out += tops.len();
         tops

@@ -1,6 +1,13 @@
-//! The sanitizer hooks around real switches. They say most under a sanitizer:
-//! `RUSTFLAGS=-Zsanitizer=address cargo +nightly test --lib stack:: --target x86_64-unknown-linux-gnu`
-//! (and `=thread`), but run in every build.
+//! The sanitizer hooks around real switches. They run in every build and say most in these:
+//!
+//! ```text
+//! export RUSTFLAGS="-Zsanitizer=address -Cunsafe-allow-abi-mismatch=sanitizer"   # or thread
+//! cargo +nightly test --lib stack:: --target x86_64-unknown-linux-gnu
+//! ```
+//!
+//! The second flag is for a standard library that is not instrumented. ThreadSanitizer then does
+//! not see std's locks and reports them (and libtest's channel) as races: look for reports of these
+//! tests only, or build std too (`-Zbuild-std`, without that flag).
 
 use super::super::sanitize::{self, FiberState, ThreadState};
 use super::super::{Cache, Stack};
@@ -28,7 +35,7 @@ unsafe extern "C" fn entry(fiber: *mut (), _word: usize) -> usize {
             Context::suspend((*fiber).context.as_mut_ptr(), 1);
             sanitize::after_suspend((*fiber).thread, &raw mut (*fiber).state);
         });
-        sanitize::before_suspend((*fiber).thread, &raw mut (*fiber).state);
+        sanitize::before_end((*fiber).thread, &raw mut (*fiber).state);
     }
     0
 }
