@@ -11,7 +11,7 @@
 
 use super::super::sanitize::{self, FiberState, ThreadState};
 use super::super::{Cache, Stack};
-use super::{child, pool};
+use super::{assert_passed, child, pool};
 use crate::arch::Context;
 use std::hint::black_box;
 use std::mem::MaybeUninit;
@@ -107,6 +107,20 @@ fn fibers_interleave_unwind_and_recycle() {
     for _ in 0..500 {
         run(&mut cache, 40, |suspend| suspend());
     }
+}
+
+#[test]
+#[ignore = "run by the test of the same name"]
+fn child_unwinds() {
+    run(&mut Cache::new(pool(64 << 10)), 20, busy);
+}
+
+/// Without the hooks, AddressSanitizer warns of a panic on a stack that it does not know.
+#[test]
+fn sanitizers_know_the_stacks() {
+    let output = child("stack::tests::sanitize::child_unwinds");
+    assert_passed(&output);
+    assert!(!String::from_utf8_lossy(&output.stderr).contains("WARNING"), "{output:?}");
 }
 
 /// Unsynchronised, from fibers of one thread: no race, and none must be reported.
