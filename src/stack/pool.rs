@@ -227,11 +227,12 @@ impl Pool {
         let ranges: Vec<Range> = tops.iter().map(|&top| shape.usable(top)).collect();
         // SAFETY: invariant 1: the slots are ours, and a free stack's contents are unspecified.
         let (mut done, _) = unsafe { mem::advise_many(&ranges, libc::MADV_DONTNEED) };
-        // What is left the batched call could not do (an older kernel): one by one.
-        // SAFETY: as above.
-        while done < ranges.len()
-            && unsafe { mem::advise(ranges[done], libc::MADV_DONTNEED) }.is_ok()
-        {
+        // What the batched call could not do (on an older kernel) is done one by one.
+        for &range in &ranges[done..] {
+            // SAFETY: as above.
+            if unsafe { mem::advise(range, libc::MADV_DONTNEED) }.is_err() {
+                break;
+            }
             done += 1;
         }
         if done < ranges.len() {
