@@ -68,7 +68,7 @@ impl Cache {
 
     #[cold]
     fn alloc_slow(&mut self) -> io::Result<Stack> {
-        self.free.append(&mut self.pool.take()?);
+        self.pool.take(&mut self.free)?;
         let top = self.free.pop().expect("the pool gives one at least");
         Ok(Stack::new(top, self.pool))
     }
@@ -79,8 +79,8 @@ impl Cache {
     }
 
     fn give_oldest(&mut self, count: usize) {
-        let oldest = self.free.drain(..count).collect();
-        self.pool.put(oldest);
+        self.pool.put(&self.free[..count]);
+        self.free.drain(..count);
     }
 }
 

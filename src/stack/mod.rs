@@ -45,7 +45,7 @@
 //! 1. Every slot is in exactly one of the rows above, so whoever holds it owns its memory.
 //! 2. A slot in any row but "uncarved" and "raw" has its guard, for ever.
 //! 3. A slab is never unmapped, moved or given back.
-//! 4. No system call is made and no page of a stack is touched under a pool's lock.
+//! 4. Under a pool's lock nothing is mapped, guarded or trimmed, and no page of a stack is touched.
 //!
 //! Pools may be used from any thread, a cache by one at a time, the slab table also from signal
 //! handlers. Nothing here suspends.

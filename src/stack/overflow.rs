@@ -35,7 +35,7 @@ use std::io;
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 /// Calls its argument with the name of the fiber that this thread runs, if it runs one that has
 /// one; in pieces if that is easier. Called in the signal handler: no lock, no allocation.

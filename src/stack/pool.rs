@@ -1,7 +1,8 @@
 //! The shared pool of one size class: free lists, growing, trimming.
 //!
-//! The lists hold slots in magazines (vectors of up to [`MAGAZINE`]), so that a worker's cache is
-//! filled or emptied by moving one vector under the lock. What takes long (mapping a slab,
+//! The lists hold slots in magazines (vectors of up to [`MAGAZINE`]); a worker's cache is filled or
+//! emptied by copying one under the lock. Room for every slot in the lists is allocated, and touched,
+//! when the slot is carved: giving a stack back allocates nothing. What takes long (mapping a slab,
 //! installing guards, giving pages back) is done outside the lock by whoever needs it, on slots
 //! that it has taken off the lists (invariant 4).
 //!
@@ -121,30 +122,30 @@ impl Pool {
         }
         let mut fresh = self.carve()?;
         let top = fresh.pop().expect("carve returns one at least");
-        self.lock().keep_cold(fresh);
+        self.lock().keep_cold(&fresh);
         Ok(Stack::new(top, self))
     }
 
     /// Gives one stack back.
     pub(crate) fn free(&self, stack: Stack) {
         debug_assert!(std::ptr::eq(stack.pool(), self));
-        self.lock().put_one(stack.into_top());
+        self.lock().put(&[stack.into_top()]);
     }
 
-    /// Takes up to [`MAGAZINE`] stacks, at least one; the last is the one to use first.
-    pub(super) fn take(&self) -> io::Result<Vec<Top>> {
-        let taken = self.lock().take();
-        match taken {
-            Some(magazine) => Ok(magazine),
-            None => self.carve(),
+    /// Adds up to [`MAGAZINE`] stacks, at least one; the last is the one to use first.
+    pub(super) fn take(&self, into: &mut Vec<Top>) -> io::Result<()> {
+        let taken = self.lock().take(into);
+        if !taken {
+            into.append(&mut self.carve()?);
         }
+        Ok(())
     }
 
     /// Gives up to [`MAGAZINE`] stacks back, of which the last was used last.
-    pub(super) fn put(&self, magazine: Vec<Top>) {
-        debug_assert!(magazine.len() <= MAGAZINE);
-        if !magazine.is_empty() {
-            self.lock().put(magazine);
+    pub(super) fn put(&self, tops: &[Top]) {
+        debug_assert!(tops.len() <= MAGAZINE);
+        if !tops.is_empty() {
+            self.lock().put(tops);
         }
     }
 
@@ -162,6 +163,12 @@ impl Pool {
         tops.iter().for_each(|&top| valgrind::register(self.shape(), top));
         if !raw.is_empty() {
             self.lock().keep_raw(raw);
+        }
+        let owes_room = self.lock().owes_room();
+        if owes_room && let Some(&top) = tops.first() {
+            let mut magazine = vec![top; MAGAZINE]; // written to, so that its page is there
+            magazine.clear();
+            self.lock().spares.push(magazine);
         }
         match result {
             Err(error) if tops.is_empty() => Err(error),
@@ -205,7 +212,7 @@ impl Pool {
 
     /// Whether there is something that `trim` would take if the pool stayed quiet.
     pub(crate) fn wants_trim(&self) -> bool {
-        !self.untrimmable.load(Ordering::Relaxed) && self.lock().hot.len > HOT_RESERVE
+        !self.untrimmable.load(Ordering::Relaxed) && self.lock().next_to_trim().is_some()
     }
 
     pub(super) fn trim_at(&self, now: Instant) -> usize {
@@ -219,19 +226,19 @@ impl Pool {
         let shape = self.shape();
         let ranges: Vec<Range> = tops.iter().map(|&top| shape.usable(top)).collect();
         // SAFETY: invariant 1: the slots are ours, and a free stack's contents are unspecified.
-        let (mut done, mut result) = unsafe { mem::advise_many(&ranges, libc::MADV_DONTNEED) };
-        while done < ranges.len() {
+        let (mut done, _) = unsafe { mem::advise_many(&ranges, libc::MADV_DONTNEED) };
+        // What the batched call could not do (on an older kernel) is done one by one.
+        for &range in &ranges[done..] {
             // SAFETY: as above.
-            result = unsafe { mem::advise(ranges[done], libc::MADV_DONTNEED) };
-            if result.is_err() {
+            if unsafe { mem::advise(range, libc::MADV_DONTNEED) }.is_err() {
                 break;
             }
             done += 1;
         }
-        if done < ranges.len() && result.is_err() {
+        if done < ranges.len() {
             self.untrimmable.store(true, Ordering::Relaxed);
         }
-        self.lock().put_trimmed(tops, done);
+        self.lock().put_trimmed(&tops, done);
         done
     }
 
@@ -288,21 +295,19 @@ struct Shelf {
 impl Shelf {
     const EMPTY: Shelf = Shelf { magazines: VecDeque::new(), len: 0 };
 
-    fn put(&mut self, magazine: Vec<Top>) {
-        self.len += magazine.len();
-        self.magazines.push_back(magazine);
+    /// Adds `tops`, the newest last, to the last magazine if they fit, else as one of their own.
+    fn put(&mut self, tops: &[Top], spares: &mut Vec<Vec<Top>>) {
+        self.len += tops.len();
+        match self.magazines.back_mut() {
+            Some(last) if last.len() + tops.len() <= MAGAZINE => last.extend_from_slice(tops),
+            _ => self.magazines.push_back(fill(spares, tops)),
+        }
     }
 
-    fn put_one(&mut self, top: Top) {
-        self.len += 1;
-        match self.magazines.back_mut() {
-            Some(last) if last.len() < MAGAZINE => last.push(top),
-            _ => {
-                let mut magazine = Vec::with_capacity(MAGAZINE);
-                magazine.push(top);
-                self.magazines.push_back(magazine);
-            }
-        }
+    /// Adds `tops` as the oldest.
+    fn put_oldest(&mut self, tops: &[Top], spares: &mut Vec<Vec<Top>>) {
+        self.len += tops.len();
+        self.magazines.push_front(fill(spares, tops));
     }
 
     fn take(&mut self) -> Option<Vec<Top>> {
@@ -311,11 +316,11 @@ impl Shelf {
         Some(magazine)
     }
 
-    fn take_one(&mut self) -> Option<Top> {
+    fn take_one(&mut self, spares: &mut Vec<Vec<Top>>) -> Option<Top> {
         let last = self.magazines.back_mut()?;
         let top = last.pop();
         if last.is_empty() {
-            self.magazines.pop_back();
+            spares.extend(self.magazines.pop_back());
         }
         self.len -= top.is_some() as usize;
         top
@@ -328,12 +333,22 @@ impl Shelf {
     }
 }
 
+/// Puts `tops` in a spare magazine.
+fn fill(spares: &mut Vec<Vec<Top>>, tops: &[Top]) -> Vec<Top> {
+    let mut magazine = spares.pop().unwrap_or_else(|| Vec::with_capacity(MAGAZINE));
+    magazine.extend_from_slice(tops);
+    magazine
+}
+
 /// Everything under a pool's lock.
 #[derive(Debug)]
 struct Lists {
     hot: Shelf,
     cold: Shelf,
     raw: Vec<Top>,
+    /// Empty magazines, and how many were made when slots were carved.
+    spares: Vec<Vec<Top>>,
+    spares_made: usize,
     /// The slab being carved: where its next slot begins, and how many are left.
     next: Option<Top>,
     left: usize,
@@ -352,6 +367,8 @@ impl Lists {
         hot: Shelf::EMPTY,
         cold: Shelf::EMPTY,
         raw: Vec::new(),
+        spares: Vec::new(),
+        spares_made: 0,
         next: None,
         left: 0,
         slabs: 0,
@@ -363,30 +380,36 @@ impl Lists {
         quiet: None,
     };
 
-    fn take(&mut self) -> Option<Vec<Top>> {
-        let magazine = self.hot.take().or_else(|| self.cold.take())?;
+    fn take(&mut self, into: &mut Vec<Top>) -> bool {
+        let Some(mut magazine) = self.hot.take().or_else(|| self.cold.take()) else {
+            return false;
+        };
         self.generation += 1;
         self.out += magazine.len();
-        Some(magazine)
+        into.append(&mut magazine);
+        self.spares.push(magazine);
+        true
     }
 
     fn take_one(&mut self) -> Option<Top> {
-        let top = self.hot.take_one().or_else(|| self.cold.take_one())?;
+        let spares = &mut self.spares;
+        let top = self.hot.take_one(spares).or_else(|| self.cold.take_one(spares))?;
         self.generation += 1;
         self.out += 1;
         Some(top)
     }
 
-    fn put(&mut self, magazine: Vec<Top>) {
+    fn put(&mut self, tops: &[Top]) {
         self.generation += 1;
-        self.out -= magazine.len();
-        self.hot.put(magazine);
+        self.out -= tops.len();
+        self.hot.put(tops, &mut self.spares);
     }
 
-    fn put_one(&mut self, top: Top) {
-        self.generation += 1;
-        self.out -= 1;
-        self.hot.put_one(top);
+    /// Whether the lists need another magazine to have room for all carved slots; counts it.
+    fn owes_room(&mut self) -> bool {
+        let owes = self.spares_made * MAGAZINE < self.carved;
+        self.spares_made += owes as usize;
+        owes
     }
 
     fn can_cut(&self) -> bool {
@@ -413,10 +436,10 @@ impl Lists {
     }
 
     /// Takes back what `carve` made too many.
-    fn keep_cold(&mut self, magazine: Vec<Top>) {
-        if !magazine.is_empty() {
-            self.out -= magazine.len();
-            self.cold.put(magazine);
+    fn keep_cold(&mut self, tops: &[Top]) {
+        if !tops.is_empty() {
+            self.out -= tops.len();
+            self.cold.put(tops, &mut self.spares);
         }
     }
 
@@ -435,6 +458,12 @@ impl Lists {
         self.slabs += 1;
     }
 
+    /// The size of the oldest magazine, if the reserve is full without it.
+    fn next_to_trim(&self) -> Option<usize> {
+        let oldest = self.hot.magazines.front()?.len();
+        (self.hot.len - oldest >= HOT_RESERVE).then_some(oldest)
+    }
+
     /// Takes the oldest hot stacks beyond the reserve, if there was no traffic for long enough.
     fn take_for_trim(&mut self, now: Instant) -> Vec<Top> {
         match self.quiet {
@@ -449,28 +478,27 @@ impl Lists {
             }
         }
         let mut tops = Vec::new();
-        while let Some(oldest) = self.hot.magazines.front() {
-            let len = oldest.len();
-            if self.hot.len - len < HOT_RESERVE || tops.len() + len > TRIM_MAX {
-                break;
-            }
-            tops.append(&mut self.hot.take_oldest().expect("it has a front"));
+        while let Some(len) = self.next_to_trim()
+            && tops.len() + len <= TRIM_MAX
+            && let Some(mut oldest) = self.hot.take_oldest()
+        {
+            tops.append(&mut oldest);
+            self.spares.push(oldest);
         }
         self.out += tops.len();
         tops
     }
 
     /// Takes back what `take_for_trim` gave: the first `done` have lost their pages.
-    fn put_trimmed(&mut self, mut tops: Vec<Top>, done: usize) {
+    fn put_trimmed(&mut self, tops: &[Top], done: usize) {
         self.out -= tops.len();
         self.trimmed += done as u64;
-        let kept = tops.split_off(done);
-        for magazine in tops.chunks(MAGAZINE) {
-            self.cold.put(magazine.to_vec());
+        let (trimmed, kept) = tops.split_at(done);
+        for tops in trimmed.chunks(MAGAZINE) {
+            self.cold.put(tops, &mut self.spares);
         }
-        for magazine in kept.chunks(MAGAZINE) {
-            self.hot.len += magazine.len();
-            self.hot.magazines.push_front(magazine.to_vec());
+        for tops in kept.chunks(MAGAZINE) {
+            self.hot.put_oldest(tops, &mut self.spares);
         }
     }
 }

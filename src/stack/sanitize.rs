@@ -10,13 +10,14 @@
 //! | `FiberState::new` | when a fiber gets its stack, before it starts                         |
 //! | `before_resume`   | idle context, directly before `Context::resume`                       |
 //! | `after_suspend`   | fiber, first thing on its stack and directly after `Context::suspend` |
-//! | `before_suspend`  | fiber, directly before `Context::suspend` and before its body's return |
+//! | `before_suspend`  | fiber, directly before `Context::suspend`                             |
+//! | `before_end`      | fiber, the last thing that its `Entry` function does before it returns |
 //! | `after_resume`    | idle context, directly after `Context::resume`                        |
 //! | `destroy`         | idle context, once, when the fiber has ended and before its stack is given back |
 //!
 //! All are inlined: ThreadSanitizer counts function entries and exits per fiber, so one must not
 //! enter a function on one side of the switch and leave it on the other. For the same reason the
-//! function that calls `before_suspend` should be the one that switches.
+//! function that calls a `before_` must be the one that switches, or that returns from the `Entry`.
 //!
 //! # Safety of all of them
 //! Both pointers are valid, the fiber is the one being resumed or running, and the thread state is
@@ -65,6 +66,9 @@ mod none {
 
     #[inline(always)]
     pub(crate) unsafe fn before_suspend(_thread: *mut ThreadState, _fiber: *mut FiberState) {}
+
+    #[inline(always)]
+    pub(crate) unsafe fn before_end(_thread: *mut ThreadState, _fiber: *mut FiberState) {}
 
     #[inline(always)]
     pub(crate) unsafe fn after_suspend(_thread: *mut ThreadState, _fiber: *mut FiberState) {}
@@ -160,6 +164,12 @@ mod address {
     }
 
     #[inline(always)]
+    pub(crate) unsafe fn before_end(thread: *mut ThreadState, fiber: *mut FiberState) {
+        // SAFETY: see the head of this file.
+        unsafe { before_suspend(thread, fiber) };
+    }
+
+    #[inline(always)]
     pub(crate) unsafe fn after_suspend(thread: *mut ThreadState, fiber: *mut FiberState) {
         // SAFETY: see the head of this file.
         unsafe {
@@ -207,6 +217,7 @@ mod thread {
         fn __tsan_create_fiber(flags: u32) -> *mut c_void;
         fn __tsan_destroy_fiber(fiber: *mut c_void);
         fn __tsan_switch_to_fiber(fiber: *mut c_void, flags: u32);
+        fn __tsan_func_entry(caller: *const c_void);
     }
 
     /// Flags of a switch: 0 makes it a synchronisation, too.
@@ -251,6 +262,17 @@ mod thread {
     pub(crate) unsafe fn before_suspend(thread: *mut ThreadState, _fiber: *mut FiberState) {
         // SAFETY: see the head of this file.
         unsafe { __tsan_switch_to_fiber((*thread).0, SYNCHRONISE) };
+    }
+
+    /// The caller's exit is still to come and will be counted for the idle context, so that one
+    /// enters a function more.
+    #[inline(always)]
+    pub(crate) unsafe fn before_end(thread: *mut ThreadState, fiber: *mut FiberState) {
+        // SAFETY: see the head of this file.
+        unsafe {
+            before_suspend(thread, fiber);
+            __tsan_func_entry(ptr::null());
+        }
     }
 
     #[inline(always)]

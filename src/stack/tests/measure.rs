@@ -16,6 +16,10 @@ fn status_kib(field: &str) -> usize {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
+fn mappings() -> usize {
+    std::fs::read_to_string("/proc/self/maps").unwrap().lines().count()
+}
+
 fn per(start: Instant, count: usize) -> f64 {
     start.elapsed().as_nanos() as f64 / count as f64
 }
@@ -48,6 +52,7 @@ fn pooled() -> f64 {
     let pool = pool(STACK);
     let mut cache = Cache::new(pool);
     let mut stacks: Vec<Stack> = Vec::with_capacity(COUNT);
+    let maps = mappings();
     let (rss, tables) = (status_kib("VmRSS"), status_kib("VmPTE"));
     let start = Instant::now();
     for _ in 0..COUNT {
@@ -59,7 +64,12 @@ fn pooled() -> f64 {
     let rss = (status_kib("VmRSS") - rss) * 1024 - COUNT * size_of::<Stack>();
     let tables = (status_kib("VmPTE") - tables) * 1024;
     println!("  {:?}", pool.stats());
-    println!("  RSS {} B, page tables {} B each", rss / COUNT, tables / COUNT);
+    let maps = mappings() - maps;
+    println!(
+        "  RSS {} B, page tables {} B each; {maps} more mappings",
+        rss / COUNT,
+        tables / COUNT
+    );
 
     let start = Instant::now();
     stacks.drain(..).for_each(|stack| cache.free(stack));

@@ -152,8 +152,9 @@ fn guards_fault_whichever_way_they_were_made() {
 #[test]
 #[ignore = "run by the test of the same name"]
 fn child_locked_memory() {
-    // SAFETY: locks memory, touches none.
-    let locked = unsafe { libc::mlockall(libc::MCL_FUTURE | libc::MCL_ONFAULT) };
+    // SAFETY: locks memory, touches none. (The sanitizers make a function of `libc::mlockall` that
+    // does nothing.)
+    let locked = unsafe { libc::syscall(libc::SYS_mlockall, libc::MCL_FUTURE | libc::MCL_ONFAULT) };
     if locked != 0 {
         println!("skipped: mlockall is refused");
         return;
@@ -171,6 +172,79 @@ fn child_locked_memory() {
 #[test]
 fn locked_memory_falls_back_to_mprotect() {
     assert_passed(&child("stack::tests::pool::child_locked_memory"));
+}
+
+/// Makes the kernel refuse `process_madvise` with `errno`, and if asked `madvise(GUARD_INSTALL)` too:
+/// what a container's filter or an older kernel does. For the rest of the process.
+fn refuse(errno: i32, guards_too: bool) {
+    const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+    const JUMP_IF: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+    let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    let refused = libc::SECCOMP_RET_ERRNO | errno as u32;
+    let advice = if guards_too { crate::sys::mem::MADV_GUARD_INSTALL as u32 } else { u32::MAX };
+    let third_argument = 16 + 2 * 8 + if cfg!(target_endian = "big") { 4 } else { 0 };
+    let mut filter = [
+        step(LOAD, 0, 0, 0), // the call's number
+        step(JUMP_IF, 3, 0, libc::SYS_process_madvise as u32),
+        step(JUMP_IF, 0, 3, libc::SYS_madvise as u32),
+        step(LOAD, 0, 0, third_argument),
+        step(JUMP_IF, 0, 1, advice),
+        step(RETURN, 0, 0, refused),
+        step(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    // SAFETY: a filter of this thread's own calls; the kernel copies it.
+    unsafe {
+        assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+        let mode = libc::SECCOMP_MODE_FILTER;
+        assert_eq!(libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program), 0);
+    }
+}
+
+/// Allocates, frees and trims, and must end up with `method`.
+fn use_pool_with(method: Method) {
+    let pool = pool(64 << 10);
+    let stacks: Vec<Stack> = (0..1024).map(|_| pool.alloc().unwrap()).collect();
+    stacks.iter().for_each(touch);
+    assert_eq!(pool.guards().method(), method);
+    let first = stacks[0].slot();
+    stacks.into_iter().for_each(|stack| pool.free(stack));
+    let start = Instant::now();
+    assert_eq!(pool.trim_at(start) + pool.trim_at(start + TRIM_QUIET), 768);
+    let stacks: Vec<Stack> = (0..1024).map(|_| pool.alloc().unwrap()).collect();
+    let trimmed = stacks.iter().find(|stack| stack.slot() == first).unwrap();
+    assert_eq!(resident(trimmed), 0);
+    // SAFETY: not sound, but for the guard that this must hit.
+    unsafe { trimmed.limit().sub(1).write_volatile(1) };
+}
+
+#[test]
+#[ignore = "run by the test of the same name"]
+fn child_process_madvise_refused() {
+    refuse(libc::EPERM, false);
+    use_pool_with(Method::Single);
+}
+
+#[test]
+#[ignore = "run by the test of the same name"]
+fn child_process_madvise_unknown() {
+    refuse(libc::ENOSYS, false);
+    use_pool_with(Method::Single);
+}
+
+#[test]
+#[ignore = "run by the test of the same name"]
+fn child_guards_unknown() {
+    refuse(libc::EINVAL, true);
+    use_pool_with(Method::Protect);
+}
+
+#[test]
+fn what_the_kernel_refuses_is_done_another_way() {
+    for test in ["process_madvise_refused", "process_madvise_unknown", "guards_unknown"] {
+        assert_killed(&child(&format!("stack::tests::pool::child_{test}")), libc::SIGSEGV);
+    }
 }
 
 #[test]
@@ -242,6 +316,17 @@ fn trimming_gives_memory_back_and_keeps_guards() {
     stacks.iter().for_each(touch);
     assert!(stacks.iter().all(|stack| resident(stack) == 1));
     stacks.into_iter().for_each(|stack| pool.free(stack));
+}
+
+#[test]
+fn nobody_is_asked_to_trim_what_trim_would_leave() {
+    let pool = pool(64 << 10);
+    let stacks: Vec<Stack> = (0..300).map(|_| pool.alloc().unwrap()).collect();
+    stacks.into_iter().for_each(|stack| pool.free(stack));
+    assert_eq!(pool.stats().hot, 300);
+    assert!(!pool.wants_trim(), "less than a magazine beyond the reserve");
+    let start = Instant::now();
+    assert_eq!(pool.trim_at(start) + pool.trim_at(start + TRIM_QUIET), 0);
 }
 
 #[test]

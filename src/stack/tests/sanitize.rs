@@ -1,10 +1,17 @@
-//! The sanitizer hooks around real switches. They say most under a sanitizer:
-//! `RUSTFLAGS=-Zsanitizer=address cargo +nightly test --lib stack:: --target x86_64-unknown-linux-gnu`
-//! (and `=thread`), but run in every build.
+//! The sanitizer hooks around real switches. They run in every build and say most in these:
+//!
+//! ```text
+//! export RUSTFLAGS="-Zsanitizer=address -Cunsafe-allow-abi-mismatch=sanitizer"   # or thread
+//! cargo +nightly test --lib stack:: --target x86_64-unknown-linux-gnu
+//! ```
+//!
+//! The second flag is for a standard library that is not instrumented. ThreadSanitizer then does
+//! not see std's locks and reports them (and libtest's channel) as races: look for reports of these
+//! tests only, or build std too (`-Zbuild-std`, without that flag).
 
 use super::super::sanitize::{self, FiberState, ThreadState};
 use super::super::{Cache, Stack};
-use super::{child, pool};
+use super::{assert_passed, child, pool};
 use crate::arch::Context;
 use std::hint::black_box;
 use std::mem::MaybeUninit;
@@ -28,7 +35,7 @@ unsafe extern "C" fn entry(fiber: *mut (), _word: usize) -> usize {
             Context::suspend((*fiber).context.as_mut_ptr(), 1);
             sanitize::after_suspend((*fiber).thread, &raw mut (*fiber).state);
         });
-        sanitize::before_suspend((*fiber).thread, &raw mut (*fiber).state);
+        sanitize::before_end((*fiber).thread, &raw mut (*fiber).state);
     }
     0
 }
@@ -100,6 +107,20 @@ fn fibers_interleave_unwind_and_recycle() {
     for _ in 0..500 {
         run(&mut cache, 40, |suspend| suspend());
     }
+}
+
+#[test]
+#[ignore = "run by the test of the same name"]
+fn child_unwinds() {
+    run(&mut Cache::new(pool(64 << 10)), 20, busy);
+}
+
+/// Without the hooks, AddressSanitizer warns of a panic on a stack that it does not know.
+#[test]
+fn sanitizers_know_the_stacks() {
+    let output = child("stack::tests::sanitize::child_unwinds");
+    assert_passed(&output);
+    assert!(!String::from_utf8_lossy(&output.stderr).contains("WARNING"), "{output:?}");
 }
 
 /// Unsynchronised, from fibers of one thread: no race, and none must be reported.
