@@ -17,6 +17,7 @@
 //! | `file.rs`     | [`File`]                                                               |
 //! | `stream.rs`   | [`File`] as a stream of bytes, and at offsets                          |
 //! | `options.rs`  | [`OpenOptions`]                                                        |
+//! | `open.rs`     | opening, and what FIFOs need                                           |
 //! | `metadata.rs` | [`Metadata`], [`FileType`]                                             |
 //! | `names.rs`    | functions that act on a name: rename, remove, link, metadata           |
 //! | `whole.rs`    | functions that act on a whole file: read, write, copy                  |
@@ -32,6 +33,7 @@ mod dir;
 mod file;
 mod metadata;
 mod names;
+mod open;
 mod options;
 mod stream;
 mod tree;

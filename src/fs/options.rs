@@ -6,9 +6,7 @@ use std::path::Path;
 
 use super::File;
 use super::cstr::with_cstr;
-use super::retry;
-use crate::op::Op;
-use crate::sched::submit_fd;
+use super::open::open;
 
 /// Options and flags which can be used to configure how a file is opened.
 ///
@@ -112,10 +110,7 @@ impl OpenOptions {
             | self.access_mode()?
             | self.creation_mode()?
             | (self.custom_flags & !libc::O_ACCMODE);
-        with_cstr(path.as_ref(), |path| {
-            let fd = retry(|| submit_fd(Op::OpenAt { dir: None, path, flags, mode: self.mode }))?;
-            Ok(File::from(fd))
-        })
+        with_cstr(path.as_ref(), |path| open(path, flags, self.mode).map(File::from))
     }
 
     fn access_mode(&self) -> io::Result<i32> {

@@ -9,7 +9,7 @@ use crate::op::{Op, decode::decode, perform::perform};
 mod answer;
 mod detach;
 
-pub(crate) use answer::{read_spare, submit_fd};
+pub(crate) use answer::{perform_fd, read_spare, submit_fd};
 pub(crate) use detach::Detach;
 
 /// Submits `op` and returns when the kernel is done with it.
@@ -20,6 +20,12 @@ pub(crate) fn submit(mut op: Op<'_>) -> io::Result<u32> {
 /// Runs `f`, which may block the thread it runs on, where it holds up no other fiber.
 pub(crate) fn blocking<T: Send, F: FnOnce() -> T + Send>(f: F) -> T {
     f()
+}
+
+/// Whether an `OpenAt` submitted here may be tried without waiting, as io_uring does it, so that
+/// opening a FIFO has to be completed by the caller.
+pub(crate) fn opens_in_haste() -> bool {
+    false
 }
 
 /// Closes `fd` without waiting for it and without reporting an error.
