@@ -289,6 +289,16 @@ contract! {
         assert_eq!(file.write_vectored_at(&many, 0).unwrap(), 1024);
     }
 
+    /// Linux transfers 0x7ffff000 bytes at most; a ring's own limit is 32 bits of length.
+    fn more_bytes_than_one_call_takes() {
+        let huge = vec![0; (1 << 32) + 5]; // never touched, hence never there
+        same!(|_dir| {
+            let mut null = fs::OpenOptions::new().write(true).open("/dev/null").unwrap();
+            let parts = [IoSlice::new(&huge[..3 << 30]), IoSlice::new(&huge[..3 << 30])];
+            (seen(null.write(&huge)), seen(null.write_at(&huge, 7)), seen(null.write_vectored(&parts)))
+        });
+    }
+
     fn a_full_device() {
         same!(|_dir| {
             let mut full = fs::OpenOptions::new().read(true).write(true).open("/dev/full").unwrap();

@@ -384,6 +384,28 @@ contract! {
         }
     }
 
+    fn an_atomic_write_replaces_or_leaves() {
+        let dir = TempDir::new();
+        let path = dir.path().join("f");
+        ramie::fs::write_atomic(&path, "one").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+        std::fs::hard_link(&path, dir.path().join("old")).unwrap();
+        ramie::fs::write_atomic(&path, "two").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"two");
+        assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o640);
+        assert_eq!(std::fs::read(dir.path().join("old")).unwrap(), b"one");
+        std::fs::create_dir_all(dir.path().join("d/full")).unwrap();
+        let e = ramie::fs::write_atomic(dir.path().join("d"), "no").unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::IsADirectory);
+        for bad in ["missing/f", "", "..", "f/"] {
+            let path = if bad.is_empty() { PathBuf::new() } else { dir.path().join(bad) };
+            ramie::fs::write_atomic(path, "no").unwrap_err();
+        }
+        let left: BTreeMap<_, _> = listing(dir.path());
+        let names: Vec<_> = left.keys().map(|p| p.to_str().unwrap()).collect();
+        assert_eq!(names, ["d", "d/full", "f", "old"], "no temporary file is left behind");
+    }
+
     fn the_four_ways_to_open() {
         use std::io::{Read, Write};
         let dir = TempDir::new();

@@ -265,6 +265,13 @@ impl File {
         self.inner.unlock()
     }
 
+    /// Whether the file is a terminal: the method of [`std::io::IsTerminal`], which only std may
+    /// implement.
+    #[must_use]
+    pub fn is_terminal(&self) -> bool {
+        io::IsTerminal::is_terminal(&*self.inner)
+    }
+
     /// std's file, for calls that never wait and, inside `blocking`, for those without an op.
     pub(super) fn std(&self) -> &std::fs::File {
         &self.inner
