@@ -7,6 +7,7 @@ use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
 
 use super::metadata::{self, Metadata};
@@ -27,7 +28,8 @@ use crate::sched::{Detach, blocking, submit};
 ///
 /// Differs from std in one point of concurrency: when two fibers read or write one file *at its
 /// position* at the same time, both may see the same position. Use `read_at` and `write_at`, or
-/// append mode, where files are shared.
+/// append mode, where files are shared. (And a read of no bytes at all may succeed where std's says
+/// that the file is a directory.)
 ///
 /// # Examples
 /// ```
@@ -48,6 +50,8 @@ pub struct File {
     /// std's file, which knows the calls that never wait (dup, lseek) and those that have no ring
     /// operation (locks, chmod); its own reads and writes are not used.
     inner: Detach<std::fs::File>,
+    /// Whether the file is known to have offsets; see `offset_of` in `stream.rs`.
+    pub(super) has_offsets: AtomicBool,
 }
 
 impl File {
@@ -307,7 +311,7 @@ impl IntoRawFd for File {
 
 impl From<std::fs::File> for File {
     fn from(file: std::fs::File) -> Self {
-        File { inner: Detach::new(file) }
+        File { inner: Detach::new(file), has_offsets: AtomicBool::new(false) }
     }
 }
 

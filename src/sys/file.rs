@@ -62,6 +62,12 @@ pub(crate) fn write(fd: BorrowedFd<'_>, buf: &[u8], offset: Option<u64>) -> i32 
     })
 }
 
+/// Whether the file has offsets to read and write at, which a pipe, a socket and a terminal have not.
+/// Reads nothing.
+pub(crate) fn has_offsets(fd: BorrowedFd<'_>) -> bool {
+    read(fd, &mut [], Some(0)) != -libc::ESPIPE
+}
+
 /// `readv`, or `preadv` at an offset.
 pub(crate) fn read_vectored(
     fd: BorrowedFd<'_>,
