@@ -123,18 +123,21 @@ contract! {
             let start = Instant::now();
             let mut log = Vec::new();
             std::thread::scope(|scope| {
-                // A writer that writes nothing for a while.
-                scope.spawn(move || {
+                // A writer that writes nothing until its reader has come back from `open`.
+                let (opened, reader_has_opened) = std::sync::mpsc::channel();
+                let writer = scope.spawn(move || {
                     std::thread::sleep(wait);
                     let mut file = std::fs::File::options().write(true).open(path).unwrap();
-                    std::thread::sleep(wait * 3);
+                    let in_time = reader_has_opened.recv_timeout(Duration::from_secs(20)).is_ok();
                     file.write_all(b"late").unwrap();
+                    in_time
                 });
                 let mut file = fs::File::open(path).unwrap();
-                log.push((start.elapsed() >= wait, start.elapsed() < wait * 3, String::new()));
+                let waited = start.elapsed() >= wait;
+                let _ = opened.send(());
                 let mut text = String::new();
                 file.read_to_string(&mut text).unwrap();
-                log.push((start.elapsed() >= wait * 4, true, text));
+                log.push((waited, writer.join().unwrap(), text));
             });
             for create in [false, true] {
                 let start = Instant::now();

@@ -148,19 +148,18 @@ mod tests {
     fn a_reader_waits_for_a_silent_writer() {
         let fifo = Fifo::new();
         let path = fifo.0.clone();
+        let (opened, reader_has_opened) = std::sync::mpsc::channel();
         let writer = spawn(move || {
             sleep(WHILE);
-            let file = File::options().write(true).open(path).unwrap();
-            sleep(WHILE * 3);
-            drop(file);
+            let _file = File::options().write(true).open(path).unwrap();
+            reader_has_opened.recv_timeout(Duration::from_secs(20)).is_ok()
         });
         let start = Instant::now();
         let mut reader = fifo.open(libc::O_RDONLY).unwrap();
         assert!(start.elapsed() >= WHILE);
-        assert!(!writer.is_finished(), "the open returned when the writer came, not when it left");
-        assert_eq!(reader.read(&mut [0; 9]).unwrap(), 0, "and the read waited for the end");
-        assert!(start.elapsed() >= WHILE * 3);
-        writer.join().unwrap();
+        opened.send(()).unwrap();
+        assert_eq!(reader.read(&mut [0; 9]).unwrap(), 0);
+        assert!(writer.join().unwrap(), "the open returned when the writer came, not when it left");
     }
 
     #[test]
