@@ -14,7 +14,7 @@ use super::metadata::{self, Metadata};
 use super::options::OpenOptions;
 use super::retry;
 use crate::op::Op;
-use crate::sched::{Detach, blocking, submit};
+use crate::sched::{Detach, blocking, submit, waiting};
 
 /// An object providing access to an open file on the filesystem.
 ///
@@ -224,7 +224,7 @@ impl File {
     /// ```
     pub fn lock(&self) -> io::Result<()> {
         match self.inner.try_lock() {
-            Err(TryLockError::WouldBlock) => blocking(|| self.inner.lock()),
+            Err(TryLockError::WouldBlock) => waiting(|| self.inner.lock()),
             Err(TryLockError::Error(e)) => Err(e),
             Ok(()) => Ok(()),
         }
@@ -239,7 +239,7 @@ impl File {
     /// As [`lock`](File::lock).
     pub fn lock_shared(&self) -> io::Result<()> {
         match self.inner.try_lock_shared() {
-            Err(TryLockError::WouldBlock) => blocking(|| self.inner.lock_shared()),
+            Err(TryLockError::WouldBlock) => waiting(|| self.inner.lock_shared()),
             Err(TryLockError::Error(e)) => Err(e),
             Ok(()) => Ok(()),
         }

@@ -9,8 +9,8 @@
 //! | or the name is not cached)               | worker that others need | worker that others need  |
 //!
 //! So an open that would go to a worker because of its flags is made with `O_NONBLOCK`, which is taken
-//! back afterwards, and is then like an inline one. ENXIO to a writer means that the blocking pool
-//! must wait for the reader. A reader that was opened in haste is asked whether it is a pipe, which
+//! back afterwards, and is then like an inline one. ENXIO to a writer means that an OS thread must
+//! wait for the reader. A reader that was opened in haste is asked whether it is a pipe, which
 //! costs a regular file some 30 ns, the price of the whole arrangement; if it is one, the fiber waits
 //! here until there is or was a writer, as `open` would have. That wait loses no writer:
 //!
@@ -18,7 +18,7 @@
 //! 2. A writer's open cannot wait, since there is a reader; when it is done the watch has an event.
 //! 3. A writer that has come is seen ever after: by its presence, its data or the hang-up it left.
 //!
-//! Reopening on the pool instead could wait for ever: the first open lets a writer in, which may have
+//! Reopening on an OS thread instead could wait for ever: the first open lets a writer in, which may have
 //! written and left before the second open begins.
 //!
 //! What remains different from `open`: a name that is not in the kernel's cache yet and turns out to be
@@ -31,7 +31,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use super::retry;
 use crate::op::{AT_POSITION, Op};
-use crate::sched::{blocking, opens_in_haste, perform_fd, submit, submit_fd};
+use crate::sched::{opens_in_haste, perform_fd, submit, submit_fd, waiting};
 use crate::sys::fifo;
 
 /// Flags with which an open never waits for another process, or opens no stream at all.
@@ -60,7 +60,7 @@ fn open_in_haste(
         Ok(fd) => fd,
         // A FIFO without a reader, or a file whose lease its holder must give back first.
         Err(e) if matches!(e.raw_os_error(), Some(libc::ENXIO | libc::EWOULDBLOCK)) => {
-            return blocking(|| retry(|| perform_fd(Op::OpenAt { dir: None, path, flags, mode })));
+            return waiting(|| retry(|| perform_fd(Op::OpenAt { dir: None, path, flags, mode })));
         }
         Err(e) => return Err(e),
     };

@@ -22,6 +22,12 @@ pub(crate) fn blocking<T: Send, F: FnOnce() -> T + Send>(f: F) -> T {
     f()
 }
 
+/// As [`blocking`], for what may wait for ever for somebody else: a lock, the other end of a FIFO. It
+/// must not use up the threads of `blocking`, on which that somebody may depend.
+pub(crate) fn waiting<T: Send, F: FnOnce() -> T + Send>(f: F) -> T {
+    f()
+}
+
 /// Whether an `OpenAt` submitted here may be tried without waiting, as io_uring does it, so that
 /// opening a FIFO has to be completed by the caller.
 pub(crate) fn opens_in_haste() -> bool {
