@@ -200,7 +200,8 @@ contract! {
             let mut only_read = fs::File::open(&path).unwrap();
             (seen(file.read(&mut [])), seen(file.write(&[])), seen(file.read_at(&mut [], 9)),
              seen(file.write_at(&[], 9)), seen(file.read_vectored(&mut [])),
-             seen(file.write_vectored(&[])), seen(only_read.write(&[])), seen(file.read_exact(&mut [])),
+             seen(file.write_vectored(&[])), seen(only_read.write(&[])),
+             seen(file.read_exact(&mut [])),
              seen(file.write_all(&[])))
         });
     }
@@ -338,7 +339,8 @@ contract! {
         same!(|_dir| {
             let mut null = fs::OpenOptions::new().write(true).open("/dev/null").unwrap();
             let parts = [IoSlice::new(&huge[..3 << 30]), IoSlice::new(&huge[..3 << 30])];
-            (seen(null.write(&huge)), seen(null.write_at(&huge, 7)), seen(null.write_vectored(&parts)))
+            let vectored = seen(null.write_vectored(&parts));
+            (seen(null.write(&huge)), seen(null.write_at(&huge, 7)), vectored)
         });
     }
 
@@ -354,7 +356,8 @@ contract! {
 
     fn reading_to_the_end() {
         for size in [0usize, 1, 31, 32, 33, 8191, 8192, 8193, 100_000, 3_000_000] {
-            for (skip, spare) in [(0, 0), (0, 10), (5, 0), (size as u64, 40), (size as u64 + 9, 0)] {
+            let end = size as u64;
+            for (skip, spare) in [(0, 0), (0, 10), (5, 0), (end, 40), (end + 9, 0)] {
                 same!(|dir| {
                     let path = dir.join("f");
                     let bytes: Vec<u8> = (0..size).map(|n| (n % 251) as u8).collect();

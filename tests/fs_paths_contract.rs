@@ -77,6 +77,7 @@ contract! {
                     populate(&dir.join("x"));
                     let path = at(dir, &name);
                     let here = dir.display().to_string();
+                    let mode = fs::Permissions::from_mode(0o700);
                     let relative = |p: PathBuf| p.display().to_string().replace(&here, "");
                     let outcome = match which {
                         0 => text(error(fs::metadata(&path).map(|m| assert!(!m.is_symlink())))),
@@ -88,7 +89,7 @@ contract! {
                         6 => text(error(fs::remove_dir(&path))),
                         // not "." and "..": they would remove more than the test's own
                         7 if !name.starts_with('.') => text(error(fs::remove_dir_all(&path))),
-                        8 => text(error(fs::set_permissions(&path, fs::Permissions::from_mode(0o700)))),
+                        8 => text(error(fs::set_permissions(&path, mode.clone()))),
                         9 => text(error(fs::read(&path))),
                         10 => text(error(fs::write(&path, "new"))),
                         11 => text(error(fs::read_dir(&path))),

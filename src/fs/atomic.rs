@@ -18,8 +18,8 @@ use super::{File, OpenOptions, metadata, remove_file, rename};
 ///
 /// # Errors
 /// [`IsADirectory`](ErrorKind::IsADirectory) if `path` is a directory,
-/// [`InvalidInput`](ErrorKind::InvalidInput) if it does not end in a name, and those of the steps. The
-/// old contents are then in place, except where only the last step failed.
+/// [`InvalidInput`](ErrorKind::InvalidInput) if it does not end in a name, and those of the steps.
+/// The old contents are then in place, except where only the last step failed.
 ///
 /// # Examples
 /// ```

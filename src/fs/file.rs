@@ -96,8 +96,8 @@ impl File {
     /// Closes the file and reports what a drop keeps to itself. The file is closed in any case.
     /// Not in std.
     ///
-    /// Some file systems (NFS, and those with quotas) report a failed write only here. Data is on the
-    /// disk only after [`sync_all`](File::sync_all).
+    /// Some file systems (NFS, and those with quotas) report a failed write only here. Data is on
+    /// the disk only after [`sync_all`](File::sync_all).
     ///
     /// # Errors
     /// What `close` reports, for instance `EIO`.
@@ -137,8 +137,8 @@ impl File {
     /// Truncates the file, or extends it with zeros, to `size` bytes. The position stays.
     ///
     /// # Errors
-    /// [`InvalidInput`](io::ErrorKind::InvalidInput) if the file is not open for writing or the size
-    /// is larger than the kernel's type for it, and others of `ftruncate`.
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) if the file is not open for writing or the
+    /// size is larger than the kernel's type for it, and others of `ftruncate`.
     pub fn set_len(&self, size: u64) -> io::Result<()> {
         let size =
             i64::try_from(size).map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
@@ -200,8 +200,8 @@ impl File {
         self.set_times(FileTimes::new().set_modified(time))
     }
 
-    /// Takes the exclusive lock of this file (`flock`), waiting until nobody else holds a lock on it.
-    /// It belongs to the open file: clones share it, and the last close releases it.
+    /// Takes the exclusive lock of this file (`flock`), waiting until nobody else holds a lock on
+    /// it. It belongs to the open file: clones share it, and the last close releases it.
     ///
     /// # Errors
     /// What `flock` reports.

@@ -1,19 +1,19 @@
 //! Filesystem manipulation operations: [`std::fs`], suspending.
 //!
 //! The names, signatures, semantics and error kinds are std's: a program is ported by replacing
-//! `use std::fs` with `use ramie::fs`. Called on a fiber, an operation suspends that fiber; called on
-//! a plain thread, it blocks it. The extension traits of [`std::os::unix::fs`] are implemented for
-//! the types here, and std's own [`Permissions`], [`FileTimes`] and [`TryLockError`] are used.
+//! `use std::fs` with `use ramie::fs`. Called on a fiber, an operation suspends that fiber; called
+//! on a plain thread, it blocks it. The extension traits of [`std::os::unix::fs`] are implemented
+//! for the types here, and std's own [`Permissions`], [`FileTimes`] and [`TryLockError`] are used.
 //! Additional to std are [`File::close`], [`File::read_vectored_at`], [`File::write_vectored_at`],
 //! [`read_limited`], [`write_mode`], [`write_atomic`] and the four `open_` functions.
 //!
-//! What std does on its own account does not suspend: the methods of [`std::path::Path`] that ask the
-//! file system (`exists`, `metadata`, `read_dir`) block, and have functions here that do not.
+//! What std does on its own account does not suspend: the methods of [`std::path::Path`] that ask
+//! the file system (`exists`, `metadata`, `read_dir`) block, and have functions here that do not.
 //!
 //! # Cancellation
-//! A cancelled operation fails with an error and has not happened, unless its own page says something
-//! else. Operations that consist of many steps ([`copy`], [`remove_dir_all`], [`create_dir_all`])
-//! may have done some of them.
+//! A cancelled operation fails with an error and has not happened, unless its own page says
+//! something else. Operations that consist of many steps ([`copy`], [`remove_dir_all`],
+//! [`create_dir_all`]) may have done some of them.
 //!
 //! | file          | what                                                                   |
 //! |---------------|------------------------------------------------------------------------|

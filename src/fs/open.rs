@@ -2,28 +2,28 @@
 //!
 //! `open` of a FIFO waits for the other end. A ring op does not keep to that:
 //!
-//! | how the ring runs the open               | a FIFO opened to read   | to write                 |
-//! |------------------------------------------|-------------------------|--------------------------|
-//! | inline, as if with `O_NONBLOCK`          | succeeds at once        | ENXIO                    |
-//! | on a kernel worker (`O_CREAT`, `O_TRUNC`,| waits, and holds up a   | waits, and holds up a    |
-//! | or the name is not cached)               | worker that others need | worker that others need  |
+//! | how the ring runs the open              | a FIFO opened to read | to write            |
+//! |-----------------------------------------|-----------------------|---------------------|
+//! | inline, as if with `O_NONBLOCK`         | succeeds at once      | ENXIO               |
+//! | on a kernel worker: `O_CREAT`,          | waits, and holds up a | waits, and holds up |
+//! | `O_TRUNC`, or the name is not cached    | worker others need    | a worker            |
 //!
-//! So an open that would go to a worker because of its flags is made with `O_NONBLOCK`, which is taken
-//! back afterwards, and is then like an inline one. ENXIO to a writer means that an OS thread must
-//! wait for the reader. A reader that was opened in haste is asked whether it is a pipe, which
-//! costs a regular file some 30 ns, the price of the whole arrangement; if it is one, the fiber waits
-//! here until there is or was a writer, as `open` would have. That wait loses no writer:
+//! So an open that would go to a worker because of its flags is made with `O_NONBLOCK`, which is
+//! taken back afterwards, and is then like an inline one. ENXIO to a writer means that an OS thread
+//! must wait for the reader. A reader that was opened in haste is asked whether it is a pipe, which
+//! costs a regular file some 30 ns, the price of the whole arrangement; if it is one, the fiber
+//! waits here until there is or was a writer, as `open` would have. That wait loses no writer:
 //!
-//! 1. The watch is set before the first look at the pipe.
+//! 1. The watch is set before the look at the pipe that decides to wait.
 //! 2. A writer's open cannot wait, since there is a reader; when it is done the watch has an event.
 //! 3. A writer that has come is seen ever after: by its presence, its data or the hang-up it left.
 //!
-//! Reopening on an OS thread instead could wait for ever: the first open lets a writer in, which may have
-//! written and left before the second open begins.
+//! Reopening on an OS thread instead could wait for ever: the first open lets a writer in, which
+//! may have written and left before the second open begins.
 //!
-//! What remains different from `open`: a name that is not in the kernel's cache yet and turns out to be
-//! a FIFO occupies a kernel worker while it waits, and terminals are opened without waiting for their
-//! line.
+//! What remains different from `open`: a name that is not in the kernel's cache yet and turns out
+//! to be a FIFO occupies a kernel worker while it waits, and terminals are opened without waiting
+//! for their line.
 
 use std::ffi::CStr;
 use std::io;

@@ -98,13 +98,14 @@ impl OpenOptions {
     ///
     /// # Errors
     /// Those of [`std::fs::OpenOptions::open`], with the same kinds:
-    /// [`InvalidInput`](io::ErrorKind::InvalidInput) for a combination of options that makes no sense
-    /// and for a path with a NUL byte, [`NotFound`](io::ErrorKind::NotFound),
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) for a combination of options that makes no
+    /// sense and for a path with a NUL byte, [`NotFound`](io::ErrorKind::NotFound),
     /// [`PermissionDenied`](io::ErrorKind::PermissionDenied),
     /// [`AlreadyExists`](io::ErrorKind::AlreadyExists) and more.
     ///
     /// # Cancellation
-    /// A cancelled open opened nothing. A file that was open already when the request came is returned.
+    /// A cancelled open opened nothing. A file that was open already when the request came is
+    /// returned.
     pub fn open<P: AsRef<Path>>(&self, path: P) -> io::Result<File> {
         let flags = libc::O_CLOEXEC
             | self.access_mode()?
@@ -155,7 +156,8 @@ fn invalid(text: &'static str) -> io::Error {
 }
 
 impl OpenOptionsExt for OpenOptions {
-    /// The permission bits of a new file, from which the process's umask is taken away; 0o666 at first.
+    /// The permission bits of a new file, from which the process's umask is taken away; 0o666 at
+    /// first.
     fn mode(&mut self, mode: u32) -> &mut Self {
         self.mode = mode;
         self

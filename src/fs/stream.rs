@@ -70,9 +70,10 @@ impl File {
         self.write_vectored_to(bufs, self.offset_of(offset)?)
     }
 
-    /// Refuses the offsets that `pread` and `pwrite` refuse: those that are negative as the kernel's
-    /// signed type, among which is the value that stands for the file's own position, and all of them
-    /// on what has no offsets. The ring would read from a pipe at any offset, so the file is asked once.
+    /// Refuses the offsets that `pread` and `pwrite` refuse: those that are negative as the
+    /// kernel's signed type, among which is the value that stands for the file's own position, and
+    /// all of them on what has no offsets. The ring would read from a pipe at any offset, so the
+    /// file is asked once.
     fn offset_of(&self, offset: u64) -> io::Result<u64> {
         if offset > i64::MAX.unsigned_abs() {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));

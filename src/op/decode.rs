@@ -7,9 +7,10 @@
 //! | other `-1 .. -4095`| `-errno`                                                             |
 //! | below              | never: [`os_bug`]                                                    |
 //!
-//! A system call that a signal breaks off returns one of the restart codes inside the kernel, and the
-//! way back to user space turns it into `EINTR` or repeats the call. A ring operation has no such way
-//! back (a blocked open that is cancelled ends with -512), so the translation is made here.
+//! A system call that a signal breaks off returns one of the restart codes inside the kernel, and
+//! the way back to user space turns it into `EINTR` or repeats the call. A ring operation has no
+//! such way back (a blocked open that is cancelled ends with -512), so the translation is made
+//! here.
 #![forbid(unsafe_code)]
 
 use std::io;

@@ -1,6 +1,7 @@
 //! Answers that are more than a number: a new descriptor, memory that the kernel has initialised.
 //!
-//! Invariant.  1. What `submit` returns is the kernel's answer to the very op that was passed to it.
+//! Invariant.  1. What `submit` returns is the kernel's answer to the very op that was passed to
+//! it.
 
 use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};

@@ -22,8 +22,8 @@ pub(crate) fn blocking<T: Send, F: FnOnce() -> T + Send>(f: F) -> T {
     f()
 }
 
-/// As [`blocking`], for what may wait for ever for somebody else: a lock, the other end of a FIFO. It
-/// must not use up the threads of `blocking`, on which that somebody may depend.
+/// As [`blocking`], for what may wait for ever for somebody else: a lock, the other end of a FIFO.
+/// It must not use up the threads of `blocking`, on which that somebody may depend.
 pub(crate) fn waiting<T: Send, F: FnOnce() -> T + Send>(f: F) -> T {
     f()
 }
