@@ -170,7 +170,7 @@ where
     // SAFETY: stored above, and the join handle is gone.
     unsafe { drop_result::<T>(fiber) };
     // SAFETY: directly before the last switch.
-    unsafe { sanitize::before_suspend(fiber.header().thread.get(), fiber.header().sanitize.get()) };
+    unsafe { sanitize::before_end(fiber.header().thread.get(), fiber.header().sanitize.get()) };
     FREE as *const AfterSwitch<'static> as usize
 }
 

@@ -32,9 +32,11 @@ pub(crate) mod submit;
 pub(crate) mod timers;
 pub(crate) mod worker;
 
-pub(crate) use answer::{read_spare, submit_fd};
+pub(crate) use answer::{perform_fd, read_spare, submit_fd};
 pub(crate) use detach::Detach;
 pub(crate) use remote::Remote;
 pub(crate) use shared::{Config, Shared};
-pub(crate) use submit::{blocking, close_detached, submit, wait, wake_waiter};
+pub(crate) use submit::{
+    blocking, close_detached, opens_in_haste, submit, wait, waiting, wake_waiter,
+};
 pub(crate) use worker::Worker;

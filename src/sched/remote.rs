@@ -82,6 +82,12 @@ impl Remote {
         })
     }
 
+    /// Whether other threads have put something in.
+    #[inline]
+    pub(crate) fn has_mail(&self) -> bool {
+        !self.woken.is_empty() || !self.cancels.is_empty()
+    }
+
     /// The remote of a fiber's home worker; `None` while the fiber is fresh.
     #[inline]
     pub(crate) fn of(fiber: FiberPtr) -> Option<&'static Self> {

@@ -27,6 +27,8 @@ pub(crate) struct State {
     summoned: Cell<bool>,
     sentry: Cell<bool>,
     sentry_sleep: Cell<Duration>,
+    /// The last sleep was as long as the pool of stacks wants it, and nothing ended it.
+    slept_long: Cell<bool>,
     /// Per other worker: how many fresh fibers it had taken, and when that was seen first.
     seen: RefCell<Vec<(u64, u64)>>,
     /// Where the next round of stealing starts.
@@ -39,6 +41,7 @@ impl State {
             summoned: Cell::new(false),
             sentry: Cell::new(false),
             sentry_sleep: Cell::new(SENTRY_MIN),
+            slept_long: Cell::new(false),
             seen: RefCell::new(vec![(u64::MAX, 0); workers]),
             start: Cell::new(0),
         }
@@ -87,10 +90,7 @@ impl Worker {
                 if self.take_external() || self.steal() {
                     return true;
                 }
-                if !self.remote.woken.is_empty()
-                    || !self.remote.cancels.is_empty()
-                    || self.driver.borrow_mut().has_events()
-                {
+                if self.remote.has_mail() || self.driver.borrow_mut().has_events() {
                     return true;
                 }
                 if end_ns == 0 {
@@ -176,18 +176,14 @@ impl Worker {
         if self.search.sentry.replace(sentry) && !sentry {
             shared.sentry_leaves();
         }
-        let mut longest = None;
-        if sentry {
+        let longest = if sentry {
             let nap = self.search.sentry_sleep.get();
             self.search.sentry_sleep.set((nap * 2).min(SENTRY_MAX));
-            longest = Some(nap);
+            Some(nap)
         } else {
             self.search.sentry_sleep.set(SENTRY_MIN);
-            shared.stacks().trim();
-            if shared.stacks().wants_trim() {
-                longest = Some(TRIM_QUIET);
-            }
-        }
+            self.give_back_memory()
+        };
 
         self.remote.sleep.announce();
         shared.falls_asleep();
@@ -202,6 +198,7 @@ impl Worker {
         }
         self.remote.sleep.awake();
         shared.wakes_up();
+        self.search.slept_long.set(longest == Some(TRIM_QUIET) && !self.has_ready());
 
         if shared.seat(self.index()).take_summons() {
             self.search.summoned.set(true);
@@ -217,11 +214,23 @@ impl Worker {
         }
     }
 
+    /// Gives memory of free stacks back to the kernel, once this worker has had nothing to do for a
+    /// while. Returns how long to sleep at most, if there is more to give back.
+    fn give_back_memory(&self) -> Option<Duration> {
+        let stacks = self.shared.stacks();
+        if self.search.slept_long.get() {
+            self.release_stacks();
+            while stacks.trim() != 0 && !self.remote.has_mail() {}
+            stacks.wants_trim().then_some(TRIM_QUIET)
+        } else {
+            (self.keeps_stacks() || stacks.wants_trim()).then_some(TRIM_QUIET)
+        }
+    }
+
     fn must_not_sleep(&self) -> bool {
         let phase = self.shared.phase();
         self.has_ready()
-            || !self.remote.woken.is_empty()
-            || !self.remote.cancels.is_empty()
+            || self.remote.has_mail()
             || self.shared.has_external()
             || phase == Phase::Stopped
             || (phase == Phase::Draining && !self.is_draining())

@@ -100,6 +100,8 @@ pub(crate) struct Shared {
     external_len: AtomicUsize,
     external_spawned: AtomicUsize,
     pool: blocking::Pool,
+    /// For calls that may wait for ever: as many threads as there are such calls.
+    waiters: blocking::Pool,
     /// Worker threads that have not ended.
     threads: Mutex<usize>,
     thread_ended: Condvar,
@@ -136,6 +138,7 @@ impl Shared {
             external_len: AtomicUsize::new(0),
             external_spawned: AtomicUsize::new(0),
             pool: blocking::Pool::new(config.blocking_threads, &config.thread_name),
+            waiters: blocking::Pool::new(usize::MAX, &config.thread_name),
             threads: Mutex::new(0),
             thread_ended: Condvar::new(),
             config,
@@ -168,6 +171,10 @@ impl Shared {
 
     pub(crate) fn pool(&self) -> &blocking::Pool {
         &self.pool
+    }
+
+    pub(crate) fn waiters(&self) -> &blocking::Pool {
+        &self.waiters
     }
 
     #[inline]

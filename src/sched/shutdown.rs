@@ -60,6 +60,7 @@ pub(crate) fn shut_down(worker: &Worker, patience: Duration) -> Leftovers {
     let fibers = shared.live();
     shared.set_phase(Phase::Stopped);
     shared.pool().close();
+    shared.waiters().close();
     let left = Duration::from_nanos(deadline_ns.saturating_sub(clock::now_ns()));
     let threads = !shared.wait_for_threads(left.max(Duration::from_millis(100)));
     worker.retire();
@@ -81,11 +82,8 @@ fn resumes(shared: &Shared) -> u64 {
 
 /// Whether anything may still move by itself: an op, a timer, a job, something in an inbox.
 fn busy(shared: &Shared) -> bool {
-    let remote_busy = |remote: &Remote| {
-        remote.busy.load(Ordering::SeqCst) != 0
-            || !remote.woken.is_empty()
-            || !remote.cancels.is_empty()
-    };
+    let remote_busy =
+        |remote: &Remote| remote.busy.load(Ordering::SeqCst) != 0 || remote.has_mail();
     shared.has_external()
         || shared.pool().busy() != 0
         || shared.anybody_awake()
@@ -109,4 +107,5 @@ pub(crate) fn abandon(worker: &Worker) {
         shared.set_phase(Phase::Stopped);
     }
     shared.pool().close();
+    shared.waiters().close();
 }

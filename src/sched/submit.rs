@@ -28,7 +28,11 @@ pub(crate) fn submit(mut op: Op<'_>) -> io::Result<u32> {
     let op = unsafe { PendingPtr::new(&pending) };
     // SAFETY: `fiber` is the one that runs here.
     unsafe { park::suspend(fiber, &AfterSwitch::Submit(op)) };
-    let result = pending.outcome();
+    let mut result = pending.outcome();
+    if result < 0 && pending.cancel_sent() && decode::is_interrupted(result) {
+        // How some operations end that were broken off inside the kernel.
+        result = -libc::ECANCELED;
+    }
     if result == -libc::ECANCELED {
         // The request has been delivered.
         fiber.header().cancel.fetch_and(!CANCEL_REQUESTED, Ordering::AcqRel);
@@ -98,6 +102,25 @@ where
         Some((worker, _)) => worker.shared().pool().run(f),
         None => f(),
     }
+}
+
+/// As [`blocking`], for what may wait for ever for somebody else: a lock, the other end of a FIFO.
+/// It does not use up the threads of `blocking`, on which that somebody may depend.
+pub(crate) fn waiting<T, F>(f: F) -> T
+where
+    F: FnOnce() -> T + Send,
+    T: Send,
+{
+    match current::suspendable() {
+        Some((worker, _)) => worker.shared().waiters().run(f),
+        None => f(),
+    }
+}
+
+/// Whether an `OpenAt` submitted here may be tried without waiting, as io_uring does it, so that
+/// opening a FIFO has to be completed by the caller.
+pub(crate) fn opens_in_haste() -> bool {
+    current::suspendable().is_some_and(|(worker, _)| worker.caps().opens_in_haste())
 }
 
 /// Lets the other ready fibers of this worker run first.

@@ -202,6 +202,16 @@ impl Worker {
         }
     }
 
+    /// Whether `release_stacks` would let go of any.
+    pub(super) fn keeps_stacks(&self) -> bool {
+        self.stacks.borrow().keeps()
+    }
+
+    /// Lets go of most of the stacks kept for the next spawns.
+    pub(super) fn release_stacks(&self) {
+        self.stacks.borrow_mut().release();
+    }
+
     /// Leaves the loop after the current step.
     pub(crate) fn stop(&self) {
         self.stop.set(true);
@@ -313,9 +323,10 @@ impl Worker {
 
     #[inline]
     fn submit(&self, fiber: FiberPtr, op: PendingPtr) {
-        if fiber.header().cancel.load(Ordering::Acquire) & CANCEL_REQUESTED != 0
-            || self.draining.get()
-        {
+        let refused = fiber.header().cancel.load(Ordering::Acquire) & CANCEL_REQUESTED != 0
+            || self.draining.get();
+        // SAFETY: the op is ours now, and the reference does not leave this line.
+        if refused && unsafe { op.op() }.can_be_refused() {
             op.set_outcome(-libc::ECANCELED);
             self.ready.push(fiber);
             return;
@@ -433,7 +444,10 @@ impl Worker {
             return;
         }
         match fiber.header().waiting.get() {
-            Waiting::Op(op) => self.driver.borrow_mut().cancel(op),
+            // SAFETY: the op is ours, and the reference does not leave this line.
+            Waiting::Op(op) if unsafe { op.op() }.can_be_refused() => {
+                self.driver.borrow_mut().cancel(op);
+            }
             Waiting::Signal(signal, OnCancel::Wake | OnCancel::End) => {
                 // SAFETY: the fiber is suspended, and only this thread resumes it, so what it waits
                 // on is alive.
@@ -442,7 +456,7 @@ impl Worker {
                     self.ready.push(fiber);
                 }
             }
-            Waiting::Signal(_, OnCancel::Ignore) | Waiting::Nothing => {}
+            Waiting::Op(_) | Waiting::Signal(_, OnCancel::Ignore) | Waiting::Nothing => {}
         }
     }
 

@@ -66,6 +66,11 @@ impl Cache {
         }
     }
 
+    /// Whether `release` would give anything.
+    pub(crate) fn keeps(&self) -> bool {
+        self.free.len() > KEPT
+    }
+
     #[cold]
     fn alloc_slow(&mut self) -> io::Result<Stack> {
         self.pool.take(&mut self.free)?;

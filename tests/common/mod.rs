@@ -1,8 +1,8 @@
 //! What the contract tests share.
 //!
-//! A contract test is a plain function that must hold wherever it runs; [`contract!`] makes tests of
-//! it, one for each place. Inside, [`same!`] runs one body with `std::fs` and with `ramie::fs` under
-//! the name `fs` and demands the same outcome, so that std says what is right.
+//! A contract test is a plain function that must hold wherever it runs; [`contract!`] makes tests
+//! of it, one for each place. Inside, [`same!`] runs one body with `std::fs` and with `ramie::fs`
+//! under the name `fs` and demands the same outcome, so that std says what is right.
 #![allow(dead_code, reason = "each test file uses a part")]
 
 use std::fmt::Debug;
