@@ -6,7 +6,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{Read, Write};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -77,7 +77,8 @@ impl Tree {
             assert_eq!(output.status.code(), Some(code), "{engine:?}: {errors}");
             output
         };
-        ENGINES.iter().map(run).last().expect("there is an engine")
+        let mut outputs: Vec<Output> = ENGINES.iter().map(run).collect();
+        outputs.pop().expect("there is an engine")
     }
 }
 
@@ -287,7 +288,7 @@ fn many_small_files() {
 fn sizes_around_the_buffer() {
     let tree = Tree::new();
     for size in [1, 55, 56, 63, 64, 65, 4096, 131_071, 131_072, 131_073, 262_144, 3_000_001] {
-        let contents: Vec<u8> = (0..size as u32).map(|i| (i * 31 >> 3) as u8).collect();
+        let contents: Vec<u8> = (0..size as u32).map(|i| ((i * 31) >> 3) as u8).collect();
         tree.file(format!("{size}"), contents);
     }
     tree.compare(&["."], 0);
