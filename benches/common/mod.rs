@@ -17,6 +17,7 @@
 #![allow(dead_code, reason = "each program uses some of it")]
 
 use std::path::{Path, PathBuf};
+use std::sync::{Barrier, Mutex, PoisonError};
 use std::time::Instant;
 
 /// What is measured.
@@ -217,27 +218,50 @@ fn set_cores(cores: &[usize]) {
     }
 }
 
-/// Runs `f(0)`, `f(1)`, ... on as many threads, each on its core; they start together. Gives the
-/// thousands of steps per second that they reached, all together.
-pub fn k_per_s_on(threads: usize, steps_each: usize, f: impl Fn(usize) + Sync) -> f64 {
-    let barrier = std::sync::Barrier::new(threads + 1);
-    let elapsed = std::thread::scope(|scope| {
-        let jobs: Vec<_> = (0..threads)
-            .map(|index| {
-                let (barrier, f) = (&barrier, &f);
-                scope.spawn(move || {
-                    pin(index);
-                    barrier.wait();
-                    f(index);
-                })
-            })
-            .collect();
-        barrier.wait();
-        let start = Instant::now();
-        jobs.into_iter().for_each(|job| job.join().expect("a bench thread panicked"));
-        start.elapsed()
+/// Runs `f(0, watch)`, `f(1, watch)`, ... on as many threads, each on its core. Each prepares what
+/// it needs and then calls `watch.start()`, which waits for the others; the time ends when the last
+/// of the values which that returned has been dropped. Gives the thousands of steps per second
+/// which they reached all together.
+pub fn k_per_s_on(threads: usize, steps_each: usize, f: impl Fn(usize, &Watch) + Sync) -> f64 {
+    let watch = Watch { barrier: Barrier::new(threads), span: Mutex::new(None) };
+    std::thread::scope(|scope| {
+        for index in 0..threads {
+            let (watch, f) = (&watch, &f);
+            scope.spawn(move || {
+                pin(index);
+                f(index, watch);
+            });
+        }
     });
-    (threads * steps_each) as f64 / elapsed.as_secs_f64() / 1e3
+    let span = watch.span.into_inner().expect("no bench thread panicked");
+    let (first, last) = span.expect("every thread called start");
+    (threads * steps_each) as f64 / (last - first).as_secs_f64() / 1e3
+}
+
+/// Takes the time of several threads.
+pub struct Watch {
+    barrier: Barrier,
+    /// The first start and the last end.
+    span: Mutex<Option<(Instant, Instant)>>,
+}
+
+/// One thread's part of it: ends when dropped.
+pub struct Running<'a>(&'a Watch, Instant);
+
+impl Watch {
+    pub fn start(&self) -> Running<'_> {
+        self.barrier.wait();
+        Running(self, Instant::now())
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        let (start, end) = (self.1, Instant::now());
+        let mut span = self.0.span.lock().unwrap_or_else(PoisonError::into_inner);
+        let (first, last) = span.unwrap_or((start, end));
+        *span = Some((first.min(start), last.max(end)));
+    }
 }
 
 /// A small generator of numbers that differ enough (splitmix64); the seed says which.
