@@ -96,7 +96,6 @@ fn uring(paths: &[CString], threads: usize) -> Option<f64> {
         registration.register_files_sparse(DEPTH as u32).expect("a table of files");
         // SAFETY: the memory outlives the ring's use of it: nothing is in flight after `run`.
         unsafe { registration.register_buffers(&[memory.iovec()]) }.expect("registered");
-        drop(registration);
         let mut paths = share(paths, threads, thread).iter();
         let _running = watch.start();
         // SAFETY: each slot has its own buffer and descriptor; they and the paths outlive the run.

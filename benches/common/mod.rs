@@ -65,8 +65,9 @@ pub struct Bench {
 
 impl Bench {
     pub fn from_args() -> Bench {
-        let mut bench =
-            Bench { quick: false, args: vec![], rounds: None, filter: None, samples: vec![] };
+        // A debug build, as in `cargo test --all-targets`, can only show that it runs.
+        let quick = cfg!(debug_assertions);
+        let mut bench = Bench { quick, args: vec![], rounds: None, filter: None, samples: vec![] };
         let mut args = std::env::args().skip(1);
         while let Some(arg) = args.next() {
             match arg.as_str() {
