@@ -1,7 +1,13 @@
-//! Decides which context switch this build uses; nothing else in the crate asks for the architecture.
+//! Decides which context switch and which hooks this build uses; nothing else in the crate asks for
+//! the architecture.
 //!
-//! Emits `cfg(switch = "x86_64" | "aarch64" | "riscv64" | "portable")`. `RAMIE_SWITCH=portable`
-//! forces the corosensei switch on an architecture that has its own.
+//! Emits `cfg(switch = "x86_64" | "aarch64" | "riscv64" | "portable")`, the switch that the crate
+//! uses, and `cfg(native = "x86_64" | "aarch64" | "riscv64")` where one of ours can be compiled.
+//! `RAMIE_SWITCH=portable` forces the corosensei switch on an architecture that has its own; both
+//! are then compiled all the same.
+//!
+//! Emits `cfg(sanitizer = "address" | "thread" | "none")` for `stack/sanitize.rs`, from what rustc
+//! was asked for, and `cfg(valgrind = "x86_64")` where `stack/valgrind.rs` knows the request.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -9,17 +15,37 @@ fn main() {
     println!(
         "cargo::rustc-check-cfg=cfg(switch, values(\"x86_64\", \"aarch64\", \"riscv64\", \"portable\"))"
     );
+    println!(
+        "cargo::rustc-check-cfg=cfg(native, values(none(), \"x86_64\", \"aarch64\", \"riscv64\"))"
+    );
 
     let arch = std::env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets CARGO_CFG_TARGET_ARCH");
     let width = std::env::var("CARGO_CFG_TARGET_POINTER_WIDTH").unwrap_or_default();
-    let native = matches!(arch.as_str(), "x86_64" | "aarch64" | "riscv64") && width == "64";
+    let os = std::env::var("CARGO_CFG_TARGET_OS").unwrap_or_default();
+    let native =
+        matches!(arch.as_str(), "x86_64" | "aarch64" | "riscv64") && width == "64" && os == "linux";
     let switch = match std::env::var("RAMIE_SWITCH").as_deref() {
         Ok("portable") => "portable",
         Ok("native") | Ok("") | Err(_) if native => arch.as_str(),
         Ok("") | Err(_) => "portable",
         Ok(other) => panic!(
-            "RAMIE_SWITCH={other}: expected \"native\" or \"portable\" (native is not available on every architecture)"
+            "RAMIE_SWITCH={other}: expected \"portable\", or \"native\" where there is such a switch"
         ),
     };
+    if native {
+        println!("cargo::rustc-cfg=native");
+        println!("cargo::rustc-cfg=native=\"{arch}\"");
+    }
     println!("cargo::rustc-cfg=switch=\"{switch}\"");
+
+    println!("cargo::rustc-check-cfg=cfg(sanitizer, values(\"address\", \"thread\", \"none\"))");
+    // Cargo sets it on nightly only, where `-Zsanitizer` exists.
+    let asked = std::env::var("CARGO_CFG_SANITIZE").unwrap_or_default();
+    let known = ["address", "thread"].into_iter().find(|name| asked.split(',').any(|a| a == *name));
+    println!("cargo::rustc-cfg=sanitizer=\"{}\"", known.unwrap_or("none"));
+
+    println!("cargo::rustc-check-cfg=cfg(valgrind, values(\"x86_64\"))");
+    if arch == "x86_64" && width == "64" {
+        println!("cargo::rustc-cfg=valgrind=\"x86_64\"");
+    }
 }

@@ -1,20 +1,42 @@
+# Where a fiber begins: the first switch to it continues here. x86-64, System V, ELF.
+#
+# Signature: not callable; a switch jumps here. It calls, and never returns from,
+#   noreturn start(uintptr_t word, void *peer, struct start *start);
+#
+# Registers
+#   in         rdi = word, rsi = peer (as switch.s leaves them), rsp = initial frame + 8
+#   out        rdi = word, rsi = peer, rdx = address of the block above the frame
+#   clobbered  rax, rbp
+#
+# The initial frame, written by Context::init
+#   +48  top of the stack, a multiple of 16
+#   +40  unused
+#   +16  struct start (three words, opaque here); rsp at the call, a multiple of 16
+#   + 8  address of start
+#   + 0  address of ramie_v0_1_fiber_entry
+#
+# Unwinding: the return address is undefined, which ends every backtrace here; rbp = 0 ends the
+# chain for those who walk frame pointers. A panic must not come this far: `start` is nounwind.
+#
+# FP: no control word is touched. CET: endbr64, as we are reached by an indirect jump.
+
 .pushsection .text.ramie,"ax",@progbits
-.globl ramie_fiber_entry
-.hidden ramie_fiber_entry
-.type ramie_fiber_entry, @function
-    nop
-ramie_fiber_entry:
-.cfi_startproc
-.cfi_undefined rip
-.cfi_undefined rbp
+.globl  ramie_v0_1_fiber_entry
+.hidden ramie_v0_1_fiber_entry
+.type   ramie_v0_1_fiber_entry, @function
+.p2align 4
+ramie_v0_1_fiber_entry:
+    .cfi_startproc
+    .cfi_undefined rip
+    .cfi_undefined rbp
+    # rdi = word, rsi = peer, rsp = frame + 8
     endbr64
-    xor ebp, ebp
-    mov rdx, rsi
-    mov rsi, rdi
-    pop rdi
-    pop rax
-    call rax
+    pop     rax
+    mov     rdx, rsp
+    xor     ebp, ebp
+    # rax = start, rdi = word, rsi = peer, rdx = rsp = its third argument
+    call    rax
     ud2
-.cfi_endproc
-.size ramie_fiber_entry, . - ramie_fiber_entry
+    .cfi_endproc
+.size   ramie_v0_1_fiber_entry, . - ramie_v0_1_fiber_entry
 .popsection

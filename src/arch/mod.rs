@@ -3,29 +3,68 @@
 //! # The contract, which every file beside this one keeps
 //!
 //! A [`Context`] is one fiber's execution. It lies at a fixed address (in the fiber's header) from
-//! `init` until the fiber has ended, and it is used by one thread at a time.
+//! `init` until the `resume` in which the fiber ends has returned. One thread at a time uses it.
 //!
-//! - `Context::init(this, top, limit, entry, arg)` prepares a fiber on the stack `limit..top` (top is
-//!   the high end, aligned to 16). Nothing runs yet. The memory at `this` need not be initialised.
+//! - `Context::init(this, top, limit, entry, arg)` prepares a fiber on the stack `limit..top` (top
+//!   is the high end, aligned to 16). Nothing runs yet. The memory at `this` need not be
+//!   initialised.
 //! - `Context::resume(this, word)` is called off the fiber, by the idle context. It switches to the
 //!   fiber and returns the word that the fiber gives back when it next suspends or ends.
 //! - `Context::suspend(this, word)` is called on the fiber. It switches back to whoever resumed it,
 //!   handing over `word`, and returns the word of the next `resume`.
-//! - `entry(arg, word)` is the fiber's body: `word` comes from the first `resume`. It must not unwind.
-//!   The word it returns is handed over by the last switch; after that the context may only be
-//!   `init`ialised again or forgotten, and the stack below it holds nothing that is still needed.
+//! - `entry(arg, word)` is the fiber's body: `word` comes from the first `resume`. It must not
+//!   unwind. The word it returns is handed over by the last switch; after that the context may only
+//!   be `init`ialised again or forgotten, and the stack below it holds nothing that is still
+//!   needed.
 //!
 //! The switch is asymmetric: `resume` from the idle context, `suspend` back to it, and never from
 //! fiber to fiber. It keeps the callee-saved registers and nothing else: not the floating point
 //! control words, not the signal mask (see `asm/README.md`).
 //!
-//! `cfg(switch)` is read here and nowhere else.
+//! Beside the context: `get_current()` and `set_current(word)`, one word per thread, 0 at first,
+//! whose address the compiler cannot keep across a switch; and `has_shadow_stack()`, by which the
+//! runtime can refuse to start on a thread where the switch would fault.
+//!
+//! # Who chooses
+//!
+//! `build.rs` emits two cfgs, read here and nowhere else: `native`, the architecture whose own
+//! switch is compiled (absent where we have none), and `switch`, the one that the crate uses.
+//! `portable` is compiled everywhere: it is the fallback, and the oracle to which `tests/oracle.rs`
+//! holds the native one. What is compiled and not used is expected to be dead code, in builds
+//! without the tests.
 
-#[cfg(switch = "x86_64")]
+#[cfg(native = "aarch64")]
+#[cfg_attr(all(switch = "portable", not(test)), expect(dead_code, reason = "not the chosen one"))]
+mod aarch64;
+#[cfg_attr(all(not(switch = "portable"), not(test)), expect(dead_code, reason = "the fallback"))]
+mod portable;
+#[cfg(native = "riscv64")]
+#[cfg_attr(all(switch = "portable", not(test)), expect(dead_code, reason = "not the chosen one"))]
+mod riscv64;
+#[cfg(native = "x86_64")]
+#[cfg_attr(all(switch = "portable", not(test)), expect(dead_code, reason = "not the chosen one"))]
 mod x86_64;
 
+#[cfg(test)]
+mod tests;
+
+#[cfg(switch = "aarch64")]
+use aarch64 as chosen;
+#[cfg(switch = "portable")]
+use portable as chosen;
+#[cfg(switch = "riscv64")]
+use riscv64 as chosen;
 #[cfg(switch = "x86_64")]
-pub(crate) use x86_64::{Context, get_current, set_current};
+use x86_64 as chosen;
+
+pub(crate) use chosen::{Context, get_current, set_current};
 
 /// A fiber's body: `entry(arg, first_word) -> last_word`.
 pub(crate) type Entry = unsafe extern "C" fn(arg: *mut (), word: usize) -> usize;
+
+/// Whether this thread has a shadow stack, so that a return after a switch would fault.
+#[cfg_attr(not(test), expect(dead_code, reason = "the runtime is to ask this before it starts"))]
+#[inline]
+pub(crate) fn has_shadow_stack() -> bool {
+    chosen::has_shadow_stack()
+}

@@ -1,4 +1,4 @@
-//! L4, operations: what a fiber asks of the kernel, as plain data, and how the answer is read.
+//! L3, operations: what a fiber asks of the kernel, as plain data, and how the answer is read.
 //!
 //! A caller in L7 builds an [`Op`] from borrowed parts and passes it to `sched::submit`, which
 //! returns when the kernel is done with it. Because a suspended fiber cannot be dropped, the borrows
@@ -10,19 +10,24 @@
 //! | `mod.rs`     | [`Op`], the catalogue of operations                             |
 //! | `decode.rs`  | a kernel result (`>= 0` or `-errno`) to `io::Result`            |
 //! | `perform.rs` | the same op as a plain system call, for plain threads           |
-//! | `pending.rs` | an op in flight: op, outcome and the fiber that waits           |
 //!
 //! An op's result is what the system call of the same name would return: a count, a descriptor or 0.
 
 use std::ffi::CStr;
-use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::{BorrowedFd, RawFd};
+use std::io::IoSlice;
+use std::mem::{ManuallyDrop, MaybeUninit};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 pub(crate) mod decode;
 pub(crate) mod perform;
 
+pub(crate) use crate::sys::slices::{IOV_MAX, SlicesMut};
+
 /// `offset` of a read or write at the file's own position, which it then moves.
 pub(crate) const AT_POSITION: u64 = u64::MAX;
+
+/// What Linux transfers at most in one call; a longer buffer may be passed and is not filled.
+pub(crate) const MAX_TRANSFER: usize = 0x7fff_f000;
 
 /// One operation, borrowing its buffers, paths and descriptors from the fiber that submits it.
 #[derive(Debug)]
@@ -31,17 +36,20 @@ pub(crate) enum Op<'a> {
     Nop,
     /// `pread`, or `read` when `offset` is [`AT_POSITION`].
     Read { fd: BorrowedFd<'a>, buf: &'a mut [u8], offset: u64 },
+    /// As `Read`, into memory that need not be initialised: the first `result` bytes are afterwards.
+    ReadUninit { fd: BorrowedFd<'a>, buf: &'a mut [MaybeUninit<u8>], offset: u64 },
     /// `pwrite`, or `write` when `offset` is [`AT_POSITION`].
     Write { fd: BorrowedFd<'a>, buf: &'a [u8], offset: u64 },
     /// `preadv`; at most `IOV_MAX` buffers are passed on.
-    ReadVectored { fd: BorrowedFd<'a>, bufs: &'a mut [IoSliceMut<'a>], offset: u64 },
+    ReadVectored { fd: BorrowedFd<'a>, bufs: SlicesMut<'a>, offset: u64 },
     /// `pwritev`; at most `IOV_MAX` buffers are passed on.
     WriteVectored { fd: BorrowedFd<'a>, bufs: &'a [IoSlice<'a>], offset: u64 },
     /// `openat(dir, path, flags, mode)`; `None` is the current directory. The result is a descriptor
     /// the caller owns. `O_CLOEXEC` is not implied.
     OpenAt { dir: Option<BorrowedFd<'a>>, path: &'a CStr, flags: i32, mode: u32 },
-    /// `close`. The descriptor is gone whatever the result.
-    Close { fd: RawFd },
+    /// `close`. The descriptor is gone whatever the result; an op that is dropped instead of being
+    /// submitted leaks it.
+    Close { fd: ManuallyDrop<OwnedFd> },
     /// `fsync`, or `fdatasync` when `data_only`.
     Fsync { fd: BorrowedFd<'a>, data_only: bool },
     /// `ftruncate`.
@@ -66,4 +74,21 @@ pub(crate) enum Op<'a> {
         new: &'a CStr,
         flags: u32,
     },
+    /// `linkat`; `flags` is 0 or `AT_SYMLINK_FOLLOW`.
+    LinkAt {
+        old_dir: Option<BorrowedFd<'a>>,
+        old: &'a CStr,
+        new_dir: Option<BorrowedFd<'a>>,
+        new: &'a CStr,
+        flags: i32,
+    },
+    /// `symlinkat`: makes `path` a symbolic link that says `target`.
+    SymlinkAt { target: &'a CStr, dir: Option<BorrowedFd<'a>>, path: &'a CStr },
+}
+
+impl Op<'_> {
+    /// Whether a result that is not an error is a new descriptor, owned by whoever gets the result.
+    pub(crate) fn gives_descriptor(&self) -> bool {
+        matches!(self, Op::OpenAt { .. })
+    }
 }

@@ -1,0 +1,209 @@
+//! Making a fiber from a closure, and its first and last steps.
+//!
+//! The closure, and later its result, lie in the payload below the header. Large ones are boxed, so
+//! that a parked fiber stays within a page and a small stack is not eaten by its argument.
+
+use std::cell::{Cell, UnsafeCell};
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32};
+use std::thread;
+
+use super::header::Waiting;
+use super::local::{self, Locals};
+use super::park;
+use super::{AfterSwitch, FiberPtr, Header, Signal};
+use crate::arch::{Context, Entry};
+use crate::stack::{Stack, sanitize};
+
+/// Values up to this size lie in the payload; larger ones are boxed.
+const INLINE_MAX: usize = 512;
+/// The number of offsets over which headers are spread, so that those of many fibers do not fall
+/// into the same few cache sets.
+const COLOUR_BITS: u32 = 4;
+const COLOUR_BYTES: usize = 64;
+
+/// A slot's colour: the top bits of a product, which depend on all bits of the address.
+#[inline]
+fn colour(top: usize) -> usize {
+    let hash = (top as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (hash >> (u64::BITS - COLOUR_BITS)) as usize * COLOUR_BYTES
+}
+
+const fn is_inline<V>() -> bool {
+    size_of::<V>() <= INLINE_MAX && align_of::<V>() <= 64
+}
+
+const fn stored_size<V>() -> usize {
+    if is_inline::<V>() { size_of::<V>() } else { size_of::<Box<V>>() }
+}
+
+const fn stored_align<V>() -> usize {
+    if is_inline::<V>() { align_of::<V>() } else { align_of::<Box<V>>() }
+}
+
+/// # Safety
+/// `slot` is valid for writing `stored_size::<V>()` bytes at `stored_align::<V>()`.
+#[inline(always)]
+unsafe fn store<V>(slot: *mut (), value: V) {
+    if is_inline::<V>() {
+        // SAFETY: the caller's promise.
+        unsafe { slot.cast::<V>().write(value) }
+    } else {
+        // SAFETY: the caller's promise.
+        unsafe { slot.cast::<Box<V>>().write(Box::new(value)) }
+    }
+}
+
+/// # Safety
+/// `slot` holds a `V` put there by `store`, which is read at most once.
+#[inline(always)]
+unsafe fn load<V>(slot: *mut ()) -> V {
+    if is_inline::<V>() {
+        // SAFETY: the caller's promise.
+        unsafe { slot.cast::<V>().read() }
+    } else {
+        // SAFETY: the caller's promise.
+        *unsafe { slot.cast::<Box<V>>().read() }
+    }
+}
+
+/// Lays out a fresh fiber on `stack` that will run `f` and keep its result.
+///
+/// Nothing runs and nothing is published yet. The closure may be run on another thread than the
+/// caller's if the caller hands the fiber over to one; its being `Send` is the caller's concern.
+#[inline]
+pub(crate) fn create<F, T>(stack: Stack, id: u64, name: Option<Arc<str>>, f: F) -> FiberPtr
+where
+    F: FnOnce() -> T,
+{
+    let size = const {
+        let (a, b) = (stored_size::<F>(), stored_size::<thread::Result<T>>());
+        if a > b { a } else { b }
+    };
+    let align = const {
+        let (a, b) = (stored_align::<F>(), stored_align::<thread::Result<T>>());
+        if a > b { a } else { b }
+    };
+    let colour = colour(stack.top().addr());
+    let below_top = |bytes: usize, align: usize| {
+        let top = stack.top();
+        top.wrapping_byte_sub(top.addr() - ((top.addr() - bytes) & !(align - 1)))
+    };
+    let header = below_top(colour + size_of::<Header>(), align_of::<Header>()).cast::<Header>();
+    let payload_bytes = stack.top().addr() - header.addr() + size;
+    let payload = below_top(payload_bytes, align).cast::<()>();
+    let frames = below_top(stack.top().addr() - payload.addr(), 16);
+    let limit = stack.limit();
+
+    // SAFETY: all three lie in the stack, which is ours and unused, do not overlap, and are aligned;
+    // the smallest stack is far larger than a header and a payload.
+    let fiber = unsafe {
+        store::<F>(payload, f);
+        header.write(Header {
+            context: UnsafeCell::new(mem::zeroed()),
+            next: Cell::new(None),
+            inbox_next: Cell::new(ptr::null_mut()),
+            waiting: Cell::new(Waiting::Nothing),
+            payload,
+            home: AtomicPtr::new(ptr::null_mut()),
+            token: Signal::new(),
+            ended: Signal::new(),
+            refs: AtomicU32::new(1),
+            no_suspend: Cell::new(0),
+            cancel: AtomicU8::new(0),
+            panicked: Cell::new(false),
+            thread_pointer: Cell::new(0),
+            thread: Cell::new(ptr::null_mut()),
+            cancel_next: Cell::new(ptr::null_mut()),
+            id,
+            sanitize: UnsafeCell::new(sanitize::FiberState::new(&stack)),
+            stack: UnsafeCell::new(Some(stack)),
+            name,
+            locals: UnsafeCell::new(Locals::new()),
+        });
+        FiberPtr::new(NonNull::new_unchecked(header))
+    };
+    let entry: Entry = body::<F, T>;
+    // SAFETY: `frames` is the aligned high end of the free part of the stack.
+    unsafe { Context::init(fiber.context(), frames, limit, entry, header.cast()) };
+    fiber
+}
+
+/// A fiber's whole life.
+///
+/// # Safety
+/// Called once by the switch, with the header that `create::<F, T>` made.
+unsafe extern "C" fn body<F, T>(header: *mut (), _worker: usize) -> usize
+where
+    F: FnOnce() -> T,
+{
+    const FREE: &AfterSwitch<'static> = &AfterSwitch::Free;
+    // SAFETY: `create` made it, and the fiber is alive: it is running.
+    let fiber = unsafe { FiberPtr::new(NonNull::new_unchecked(header.cast())) };
+    // SAFETY: first thing on the fiber's stack.
+    unsafe { sanitize::after_suspend(fiber.header().thread.get(), fiber.header().sanitize.get()) };
+    let payload = fiber.header().payload;
+
+    // SAFETY: `create` stored it, and this runs once.
+    let f = unsafe { load::<F>(payload) };
+    let mut result = catch_unwind(AssertUnwindSafe(f));
+    let locals = fiber.header().locals.get();
+    // SAFETY: the running fiber's own.
+    let destroyed = catch_unwind(AssertUnwindSafe(|| unsafe { local::destroy_all(locals) }));
+    if let (Ok(_), Err(panic)) = (&result, destroyed) {
+        result = Err(panic);
+    }
+    fiber.header().panicked.set(result.is_err());
+    // SAFETY: the payload is free again, and has room for the result.
+    unsafe { store::<thread::Result<T>>(payload, result) };
+
+    if !fiber.header().ended.is_detached() {
+        let after = AfterSwitch::Ended;
+        // SAFETY: this fiber is the one that runs. Nothing on the stack needs dropping any more, so
+        // never being resumed is fine.
+        unsafe { park::suspend(fiber, &after) };
+    }
+    // Nobody wants the result: it is dropped here, where its destructor may suspend.
+    // SAFETY: stored above, and the join handle is gone.
+    unsafe { drop_result::<T>(fiber) };
+    // SAFETY: directly before the last switch.
+    unsafe { sanitize::before_suspend(fiber.header().thread.get(), fiber.header().sanitize.get()) };
+    FREE as *const AfterSwitch<'static> as usize
+}
+
+/// Drops the closure of a fiber that will never run.
+///
+/// # Safety
+/// `F` is the fiber's closure type, and the fiber is fresh.
+pub(crate) unsafe fn discard<F>(fiber: FiberPtr) {
+    // SAFETY: the caller's promise.
+    drop(unsafe { load::<F>(fiber.header().payload) });
+}
+
+/// Takes the result of a fiber that has ended.
+///
+/// # Safety
+/// `ended` is set, `T` is the fiber's result type, and the result has not been taken or dropped.
+#[inline]
+pub(crate) unsafe fn take_result<T>(fiber: FiberPtr) -> thread::Result<T> {
+    // SAFETY: the caller's promise.
+    unsafe { load::<thread::Result<T>>(fiber.header().payload) }
+}
+
+/// Drops the result of a fiber that has ended, as std does for a thread nobody joins.
+///
+/// # Safety
+/// As for [`take_result`].
+pub(crate) unsafe fn drop_result<T>(fiber: FiberPtr) {
+    let drop_it = || {
+        // SAFETY: the caller's promise.
+        drop(unsafe { take_result::<T>(fiber) });
+    };
+    if catch_unwind(AssertUnwindSafe(drop_it)).is_err() {
+        eprintln!("fatal runtime error: fiber result panicked on drop, aborting");
+        std::process::abort();
+    }
+}

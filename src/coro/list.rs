@@ -1,0 +1,39 @@
+//! A first-in-first-out list of fibers, linked through their headers: the started fibers of one
+//! worker that are ready to run.
+
+use super::header::FiberPtr;
+use std::cell::Cell;
+
+/// See the module's head. A fiber is in at most one list at a time.
+#[derive(Default)]
+pub(crate) struct FiberList {
+    head: Cell<Option<FiberPtr>>,
+    tail: Cell<Option<FiberPtr>>,
+}
+
+impl FiberList {
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.head.get().is_none()
+    }
+
+    #[inline]
+    pub(crate) fn push(&self, fiber: FiberPtr) {
+        fiber.header().next.set(None);
+        match self.tail.replace(Some(fiber)) {
+            Some(last) => last.header().next.set(Some(fiber)),
+            None => self.head.set(Some(fiber)),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn pop(&self) -> Option<FiberPtr> {
+        let first = self.head.get()?;
+        let rest = first.header().next.get();
+        self.head.set(rest);
+        if rest.is_none() {
+            self.tail.set(None);
+        }
+        Some(first)
+    }
+}

@@ -1,0 +1,91 @@
+//! Leaving a stack and coming back to it.
+//!
+//! A fiber suspends with an [`AfterSwitch`] value that lies on its own stack; the worker that
+//! resumed it reads the value after the switch and acts on it. Whatever the value refers to is on
+//! the suspended stack too, and stays there until the fiber is resumed.
+
+use super::header::FiberPtr;
+use super::pending::PendingPtr;
+use super::signal::Signal;
+use super::timer::Timer;
+use crate::arch::Context;
+use crate::stack::sanitize;
+
+/// What the idle context does for a fiber that has just left its stack.
+#[derive(Clone, Copy)]
+pub(crate) enum AfterSwitch<'a> {
+    /// Put me at the end of the run queue.
+    Yield,
+    /// Give this op to the driver; resume me when it is done.
+    Submit(PendingPtr),
+    /// Register me on this signal; resume me when it is set (or at once, if it is).
+    Wait(&'a Wait<'a>),
+    /// My closure has returned and its result is in the payload. I am only resumed if nobody wants
+    /// the result, to drop it.
+    Ended,
+    /// My result is gone too. I am never resumed.
+    Free,
+}
+
+/// One wait on a signal.
+pub(crate) struct Wait<'a> {
+    pub(crate) signal: &'a Signal,
+    /// When to give up.
+    pub(crate) timer: Option<&'a Timer>,
+    /// What a cancel request does to it.
+    pub(crate) on_cancel: OnCancel,
+}
+
+/// What a cancel request does to a wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OnCancel {
+    /// Nothing.
+    Ignore,
+    /// It ends the wait if it comes while the fiber waits.
+    Wake,
+    /// It ends the wait, and does not let one begin while it has not been reported.
+    End,
+}
+
+/// Switches from the running fiber `fiber` to the context that resumed it. Returns the word of the
+/// next resume: the worker's address.
+///
+/// # Safety
+/// `fiber` is the fiber that runs on this thread.
+#[inline(always)]
+pub(crate) unsafe fn suspend(fiber: FiberPtr, after: &AfterSwitch<'_>) -> usize {
+    let header = fiber.header();
+    // SAFETY: the caller's promise; `after` is on this stack, which the idle context reads before it
+    // lets anybody resume us; `thread` is that of the thread we are on, before and after.
+    unsafe {
+        sanitize::before_suspend(header.thread.get(), header.sanitize.get());
+        let word = Context::suspend(fiber.context(), after as *const _ as usize);
+        sanitize::after_suspend(header.thread.get(), header.sanitize.get());
+        word
+    }
+}
+
+/// Runs `fiber` until it suspends, and returns what it wants done.
+///
+/// # Safety
+/// `fiber` is fresh or suspended, and the caller is its holder; `worker` is the calling worker,
+/// and `thread` the calling thread's sanitizer state.
+#[inline(always)]
+pub(crate) unsafe fn resume<'a>(
+    fiber: FiberPtr,
+    worker: usize,
+    thread: *mut sanitize::ThreadState,
+) -> AfterSwitch<'a> {
+    let header = fiber.header();
+    header.thread.set(thread);
+    // SAFETY: the caller's promise.
+    let word = unsafe {
+        sanitize::before_resume(thread, header.sanitize.get());
+        let word = Context::resume(fiber.context(), worker);
+        sanitize::after_resume(thread, header.sanitize.get());
+        word
+    };
+    // SAFETY: the word is the address that `suspend` or `entry` handed over, on a stack that nobody
+    // runs on now.
+    unsafe { *(word as *const AfterSwitch<'a>) }
+}

@@ -1,0 +1,201 @@
+//! An op in flight: the op, its outcome, and the fiber that waits for it.
+//!
+//! **The invariant on the wall:** a `Pending`, and everything its op borrows, outlives its last CQE.
+//! It lies on the stack of the fiber that submitted it, and that fiber is resumed only by
+//! [`PendingPtr::complete`], which the driver calls when the kernel is done with it: after the op's
+//! own completion, and after that of a cancel request that names it, if one was sent.
+
+use super::header::FiberPtr;
+use crate::op::Op;
+use std::cell::{Cell, UnsafeCell};
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+
+/// See the module's head.
+#[repr(align(8))]
+pub(crate) struct Pending<'a> {
+    op: UnsafeCell<Op<'a>>,
+    fiber: FiberPtr,
+    /// The kernel's result, once it is known.
+    outcome: Cell<i32>,
+    /// Completions that the kernel still owes for this op: its own and a cancel request's.
+    owed: Cell<u8>,
+    /// Whether a cancel request has been sent (one is enough).
+    cancel_sent: Cell<bool>,
+    /// Whether the kernel was asked to say when the descriptor is ready, before the op is tried again.
+    polling: Cell<bool>,
+    /// The link of the driver's list of ops that have to wait for room.
+    next: Cell<Option<PendingPtr>>,
+}
+
+impl<'a> Pending<'a> {
+    pub(crate) fn new(op: Op<'a>, fiber: FiberPtr) -> Self {
+        Self {
+            op: UnsafeCell::new(op),
+            fiber,
+            outcome: Cell::new(0),
+            owed: Cell::new(0),
+            cancel_sent: Cell::new(false),
+            polling: Cell::new(false),
+            next: Cell::new(None),
+        }
+    }
+
+    /// The kernel's result: a count, a descriptor, or `-errno`.
+    pub(crate) fn outcome(&self) -> i32 {
+        debug_assert!(self.owed.get() == 0);
+        self.outcome.get()
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        if self.owed.get() != 0 {
+            // The kernel would write into a dead frame. Nothing short of ending the process is safe.
+            eprintln!(
+                "ramie: an operation left its stack frame before the kernel was done with it"
+            );
+            std::process::abort();
+        }
+    }
+}
+
+/// A pointer to an op in flight, as the kernel's `user_data` carries it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct PendingPtr(NonNull<Pending<'static>>);
+
+impl PendingPtr {
+    /// # Safety
+    /// The fiber that owns `pending` must be suspended and stay so until `complete`.
+    #[inline]
+    pub(crate) unsafe fn new(pending: &Pending<'_>) -> Self {
+        Self(NonNull::from(pending).cast())
+    }
+
+    #[inline]
+    pub(crate) fn to_user_data(self) -> u64 {
+        self.0.as_ptr().expose_provenance() as u64
+    }
+
+    /// # Safety
+    /// `user_data` must come from `to_user_data` of an op that is not completed yet.
+    #[inline]
+    pub(crate) unsafe fn from_user_data(user_data: u64) -> Self {
+        let address = std::ptr::with_exposed_provenance_mut(user_data as usize);
+        // SAFETY: it was a NonNull.
+        Self(unsafe { NonNull::new_unchecked(address) })
+    }
+
+    #[inline]
+    fn pending(&self) -> &Pending<'static> {
+        // SAFETY: by `new` and `from_user_data`: the owner is suspended, so the frame is alive.
+        unsafe { self.0.as_ref() }
+    }
+
+    /// The op, for the driver to read or to encode. The fiber that owns it is suspended, and the
+    /// driver runs on one thread, so nobody else looks at it.
+    ///
+    /// # Safety
+    /// The reference must not live longer than the call that uses it, and only one may exist.
+    #[expect(clippy::mut_from_ref, reason = "the cell is the driver's while the op is in flight")]
+    #[inline]
+    pub(crate) unsafe fn op(&self) -> &mut Op<'static> {
+        // SAFETY: the caller's promise.
+        unsafe { &mut *self.pending().op.get() }
+    }
+
+    #[inline]
+    pub(crate) fn fiber(self) -> FiberPtr {
+        self.pending().fiber
+    }
+
+    /// One more completion to come.
+    #[inline]
+    pub(crate) fn owe(&self) {
+        let owed = &self.pending().owed;
+        owed.set(owed.get() + 1);
+    }
+
+    /// One completion has come; `true` when none is owed any more.
+    #[inline]
+    #[must_use]
+    pub(crate) fn pay(&self) -> bool {
+        let owed = &self.pending().owed;
+        debug_assert!(owed.get() > 0, "a completion that nobody asked for");
+        owed.set(owed.get() - 1);
+        owed.get() == 0
+    }
+
+    /// Whether any completion is still to come.
+    pub(crate) fn is_owed(&self) -> bool {
+        self.pending().owed.get() != 0
+    }
+
+    pub(crate) fn owes_only_one(&self) -> bool {
+        self.pending().owed.get() == 1
+    }
+
+    /// The op's own result.
+    #[inline]
+    pub(crate) fn set_outcome(&self, result: i32) {
+        self.pending().outcome.set(result);
+    }
+
+    /// `true` the first time: the caller sends the one cancel request.
+    pub(crate) fn start_cancel(&self) -> bool {
+        !self.pending().cancel_sent.replace(true)
+    }
+
+    pub(crate) fn cancel_sent(&self) -> bool {
+        self.pending().cancel_sent.get()
+    }
+
+    pub(crate) fn polling(&self) -> &Cell<bool> {
+        &self.pending().polling
+    }
+
+    pub(crate) fn next(&self) -> &Cell<Option<PendingPtr>> {
+        &self.pending().next
+    }
+}
+
+/// A first-in-first-out list of ops, linked through the ops themselves.
+pub(crate) struct PendingList {
+    head: Cell<Option<PendingPtr>>,
+    tail: Cell<Option<PendingPtr>>,
+    _owner_thread: PhantomData<*mut ()>,
+}
+
+impl PendingList {
+    pub(crate) fn new() -> Self {
+        Self { head: Cell::new(None), tail: Cell::new(None), _owner_thread: PhantomData }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.head.get().is_none()
+    }
+
+    pub(crate) fn push(&self, pending: PendingPtr) {
+        pending.next().set(None);
+        match self.tail.replace(Some(pending)) {
+            Some(last) => last.next().set(Some(pending)),
+            None => self.head.set(Some(pending)),
+        }
+    }
+
+    pub(crate) fn push_front(&self, pending: PendingPtr) {
+        pending.next().set(self.head.get());
+        if self.head.replace(Some(pending)).is_none() {
+            self.tail.set(Some(pending));
+        }
+    }
+
+    pub(crate) fn pop(&self) -> Option<PendingPtr> {
+        let first = self.head.get()?;
+        self.head.set(first.next().get());
+        if self.head.get().is_none() {
+            self.tail.set(None);
+        }
+        Some(first)
+    }
+}

@@ -1,0 +1,146 @@
+//! The one word on which a fiber (or a thread) waits for something to happen.
+//!
+//! | word            | meaning                                                      | left by |
+//! |-----------------|--------------------------------------------------------------|---------|
+//! | `EMPTY`         | has not happened, nobody waits                               | anybody |
+//! | `SET`           | has happened                                                 | `take`  |
+//! | a waiter        | has not happened; this fiber or thread is off its stack      | `set`, `unregister` |
+//! | `DETACHED`      | has not happened, and nobody will ever ask                   | `set`   |
+//!
+//! Invariants.
+//! 1. At most one waiter is registered at a time.
+//! 2. A fiber is registered only by the idle context of its worker, after the fiber has left its
+//!    stack: whoever takes the waiter out may resume it at once.
+//! 3. A waiter is taken out exactly once, by `set` or by `unregister`, and whoever took it out, and
+//!    nobody else, makes it ready again. So no wake-up is lost and none is doubled.
+//! 4. `set` is final until the waiting side calls `take`: a later `register` fails and the waiter
+//!    does not wait.
+//!
+//! The same word serves as a fiber's park token, as the "it has ended" flag that `join` waits for,
+//! and as the completion of a job on the blocking pool.
+//!
+//! May be called from any thread; no locks, no allocation.
+#![forbid(unsafe_code)]
+
+use crate::atomic::{AtomicUsize, Ordering};
+
+const EMPTY: usize = 0;
+const SET: usize = 1;
+const DETACHED: usize = 2;
+/// Set in the word of a thread's waiter, clear in a fiber's; both are at least 8-aligned addresses.
+const THREAD: usize = 4;
+const FLAGS: usize = 7;
+
+/// Who waits on a [`Signal`], as found by the one who sets it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waiter {
+    /// Nobody is registered.
+    None,
+    /// The fiber whose header is at this address.
+    Fiber(usize),
+    /// The thread whose [`super::thread::ThreadWaiter`] is at this address.
+    Thread(usize),
+    /// Nobody will ever ask.
+    Detached,
+}
+
+impl Waiter {
+    fn from_word(word: usize) -> Self {
+        match word {
+            EMPTY | SET => Self::None,
+            DETACHED => Self::Detached,
+            word if word & THREAD != 0 => Self::Thread(word & !FLAGS),
+            word => Self::Fiber(word),
+        }
+    }
+
+    fn to_word(self) -> usize {
+        match self {
+            Self::None => EMPTY,
+            Self::Detached => DETACHED,
+            Self::Fiber(address) => {
+                debug_assert!(address & FLAGS == 0 && address != 0);
+                address
+            }
+            Self::Thread(address) => {
+                debug_assert!(address & FLAGS == 0 && address != 0);
+                address | THREAD
+            }
+        }
+    }
+}
+
+/// See the module's head.
+#[derive(Debug)]
+pub(crate) struct Signal(AtomicUsize);
+
+impl Signal {
+    #[cfg(not(loom))]
+    pub(crate) const fn new() -> Self {
+        Self(AtomicUsize::new(EMPTY))
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn new() -> Self {
+        Self(AtomicUsize::new(EMPTY))
+    }
+
+    /// Whether it has happened; if so, what was written before `set` is visible.
+    #[inline]
+    pub(crate) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Acquire) == SET
+    }
+
+    /// Whether `detach` came before `set`.
+    #[inline]
+    pub(crate) fn is_detached(&self) -> bool {
+        self.0.load(Ordering::Acquire) == DETACHED
+    }
+
+    /// Registers the one waiter; `false` when it has happened already (and `waiter` stays out).
+    #[inline]
+    pub(crate) fn register(&self, waiter: Waiter) -> bool {
+        match self.0.compare_exchange(EMPTY, waiter.to_word(), Ordering::AcqRel, Ordering::Acquire)
+        {
+            Ok(_) => true,
+            Err(word) => {
+                assert!(word == SET, "two waiters on one signal (invariant 1)");
+                false
+            }
+        }
+    }
+
+    /// Takes `waiter` out again; `false` when `set` took it out first, and then it is being woken.
+    #[inline]
+    pub(crate) fn unregister(&self, waiter: Waiter) -> bool {
+        self.0
+            .compare_exchange(waiter.to_word(), EMPTY, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+
+    /// It has happened. The waiter that comes back is the caller's to make ready (invariant 3).
+    #[inline]
+    pub(crate) fn set(&self) -> Waiter {
+        Waiter::from_word(self.0.swap(SET, Ordering::AcqRel))
+    }
+
+    /// Forgets that it has happened, and says whether it had. Only for the waiting side, while it
+    /// is not registered.
+    #[inline]
+    pub(crate) fn take(&self) -> bool {
+        // The load keeps the common "nothing there" case free of a locked instruction.
+        self.0.load(Ordering::Relaxed) == SET && self.0.swap(EMPTY, Ordering::Acquire) == SET
+    }
+
+    /// Says that nobody will ever ask; `true` when it has happened already.
+    #[inline]
+    pub(crate) fn detach(&self) -> bool {
+        match self.0.compare_exchange(EMPTY, DETACHED, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => false,
+            Err(word) => {
+                assert!(word == SET, "detached while a waiter is registered (invariant 1)");
+                true
+            }
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! A deadline in a worker's timer heap (`sched/timers.rs`); lies on the waiting fiber's stack.
+
+use super::header::FiberPtr;
+use std::cell::Cell;
+use std::ptr::NonNull;
+
+/// `Timer::index` of a timer that is in no heap.
+const OUT: usize = usize::MAX;
+
+/// See the module's head.
+pub(crate) struct Timer {
+    /// When, in nanoseconds of the monotonic clock.
+    pub(crate) deadline_ns: u64,
+    /// Whose wait it ends.
+    pub(crate) fiber: FiberPtr,
+    /// Its place in the heap, so that it can be removed.
+    index: Cell<usize>,
+    /// Whether it was this timer that ended the wait.
+    fired: Cell<bool>,
+}
+
+impl Timer {
+    pub(crate) fn new(deadline_ns: u64, fiber: FiberPtr) -> Self {
+        Self { deadline_ns, fiber, index: Cell::new(OUT), fired: Cell::new(false) }
+    }
+
+    pub(crate) fn fired(&self) -> bool {
+        self.fired.get()
+    }
+
+    pub(crate) fn in_heap(&self) -> bool {
+        self.index.get() != OUT
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        // The heap would be left with a dangling pointer; `sched` removes timers before it returns.
+        assert!(!self.in_heap(), "a timer was dropped while it was armed");
+    }
+}
+
+/// A pointer to an armed timer: valid from its insertion into the heap to its removal, since the
+/// fiber that owns it does not leave the frame before.
+#[derive(Clone, Copy)]
+pub(crate) struct TimerPtr(NonNull<Timer>);
+
+impl TimerPtr {
+    /// # Safety
+    /// The timer must stay where it is until it is in no heap and no TimerPtr to it is used.
+    pub(crate) unsafe fn new(timer: &Timer) -> Self {
+        Self(NonNull::from(timer))
+    }
+
+    fn timer(&self) -> &Timer {
+        // SAFETY: by `new`.
+        unsafe { self.0.as_ref() }
+    }
+
+    pub(crate) fn deadline_ns(&self) -> u64 {
+        self.timer().deadline_ns
+    }
+
+    pub(crate) fn fiber(&self) -> FiberPtr {
+        self.timer().fiber
+    }
+
+    pub(crate) fn index(&self) -> usize {
+        self.timer().index.get()
+    }
+
+    pub(crate) fn set_index(&self, index: usize) {
+        self.timer().index.set(index);
+    }
+
+    pub(crate) fn set_removed(&self) {
+        self.timer().index.set(OUT);
+    }
+
+    pub(crate) fn set_fired(&self) {
+        self.timer().fired.set(true);
+    }
+}

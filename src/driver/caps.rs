@@ -1,0 +1,84 @@
+//! What this kernel offers. Every probe of the crate is made or kept here; versions are never read.
+#![forbid(unsafe_code)]
+
+use super::wake::WakeMethod;
+use crate::op::Op;
+use io_uring::{Probe, Submitter, opcode};
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The opcodes that a ring supports, one bit each.
+#[derive(Debug, Default)]
+pub(crate) struct Caps {
+    opcodes: [u64; 4],
+}
+
+impl Caps {
+    /// Asks the kernel.
+    pub(crate) fn of_ring(submitter: &Submitter<'_>) -> Arc<Self> {
+        let mut probe = Probe::new();
+        let mut caps = Self::default();
+        if submitter.register_probe(&mut probe).is_ok() {
+            for code in 0..=u8::MAX {
+                if probe.is_supported(code) {
+                    caps.opcodes[usize::from(code) / 64] |= 1 << (code % 64);
+                }
+            }
+        }
+        Arc::new(caps)
+    }
+
+    #[inline]
+    fn has(&self, code: u8) -> bool {
+        self.opcodes[usize::from(code) / 64] >> (code % 64) & 1 == 1
+    }
+
+    /// Whether the ring can perform `op`.
+    #[inline]
+    pub(crate) fn supports(&self, op: &Op<'_>) -> bool {
+        self.has(match op {
+            Op::Nop => opcode::Nop::CODE,
+            Op::Read { .. } | Op::ReadUninit { .. } => opcode::Read::CODE,
+            Op::Write { .. } => opcode::Write::CODE,
+            Op::ReadVectored { .. } => opcode::Readv::CODE,
+            Op::WriteVectored { .. } => opcode::Writev::CODE,
+            Op::OpenAt { .. } => opcode::OpenAt::CODE,
+            Op::Close { .. } => opcode::Close::CODE,
+            Op::Fsync { .. } => opcode::Fsync::CODE,
+            Op::Ftruncate { .. } => opcode::Ftruncate::CODE,
+            Op::Statx { .. } => opcode::Statx::CODE,
+            Op::UnlinkAt { .. } => opcode::UnlinkAt::CODE,
+            Op::MkdirAt { .. } => opcode::MkDirAt::CODE,
+            Op::RenameAt { .. } => opcode::RenameAt::CODE,
+            Op::LinkAt { .. } => opcode::LinkAt::CODE,
+            Op::SymlinkAt { .. } => opcode::SymlinkAt::CODE,
+        })
+    }
+}
+
+/// The first of `candidates` that wakes a ring of this kernel, tried once per process.
+pub(crate) fn wake_method(candidates: &[WakeMethod]) -> io::Result<WakeMethod> {
+    static TESTED: Mutex<Vec<(WakeMethod, bool)>> = Mutex::new(Vec::new());
+    let mut tested = TESTED.lock().unwrap_or_else(PoisonError::into_inner);
+    for &method in candidates {
+        let known = tested.iter().find(|(tested, _)| *tested == method).map(|(_, works)| *works);
+        let works = match known {
+            Some(works) => works,
+            None => {
+                let works = super::uring::self_test(method)?;
+                tested.push((method, works));
+                if !works {
+                    tracing::info!(?method, "a sleeping worker cannot be woken this way here");
+                }
+                works
+            }
+        };
+        if works {
+            return Ok(method);
+        }
+    }
+    Err(io::Error::new(
+        io::ErrorKind::Unsupported,
+        format!("io_uring: a waiting ring cannot be woken by any of {candidates:?} here"),
+    ))
+}

@@ -1,0 +1,132 @@
+//! L5, drivers: how a worker's operations reach the kernel and how their results come back.
+//!
+//! # The contract
+//!
+//! Each worker owns one driver and uses it from its own thread, in its idle context only.
+//!
+//! - `enqueue(op)` takes over an op whose fiber is suspended. It never blocks and never fails: what
+//!   cannot be handed to the kernel now is kept and tried again in the next turn. Nothing needs to
+//!   reach the kernel before the next turn.
+//! - `turn(ready, wait)` hands everything over, waits as told, and appends the fiber of each op that
+//!   the kernel is done with to `ready`, after storing the op's outcome. It calls nobody.
+//! - `cancel(op)` asks for an op in flight to end early. The op still completes in some later turn:
+//!   with its result if that came first, else with `-ECANCELED`.
+//! - `close(fd)` closes a descriptor without anybody waiting for it.
+//! - `waker()` gives what another thread needs to end this worker's wait.
+//! - `in_flight()` is the number of ops taken over and not completed.
+//!
+//! An op that a driver has completed is never touched by it again. A driver that is dropped while
+//! ops are in flight leaks what the kernel may still write to.
+//!
+//! | file       | what                                                                   |
+//! |------------|------------------------------------------------------------------------|
+//! | `caps.rs`  | what this kernel offers: every probe, and the errors that say why not  |
+//! | `lower.rs` | which ops go to the ring and which to the blocking pool                |
+//! | `wake.rs`  | the ways of waking a worker that waits                                 |
+//! | `uring/`   | io_uring                                                               |
+
+use crate::coro::{FiberList, PendingPtr};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub(crate) mod caps;
+pub(crate) mod lower;
+pub(crate) mod wake;
+
+#[expect(unsafe_code, reason = "L5: submission entries and completions are raw memory")]
+mod uring;
+
+pub(crate) use caps::Caps;
+pub use wake::WakeMethod;
+pub(crate) use wake::{SleepWord, Waker};
+
+/// How long a turn may last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// Not at all.
+    No,
+    /// Until something completes, the worker is woken, or this much time has passed.
+    Until(Option<Duration>),
+}
+
+/// What a driver is made with.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    /// Submission queue entries.
+    pub(crate) ring_entries: u32,
+    /// How the worker is woken.
+    pub(crate) wake: WakeMethod,
+}
+
+/// A worker's driver; see the module's head.
+pub(crate) enum Driver {
+    Uring(Box<uring::Uring>),
+}
+
+impl Driver {
+    /// Makes a driver for the calling thread, woken through `word`.
+    pub(crate) fn new(config: &Config, word: &'static SleepWord) -> io::Result<Self> {
+        Ok(Self::Uring(Box::new(uring::Uring::new(config, word)?)))
+    }
+
+    #[inline]
+    pub(crate) fn enqueue(&mut self, op: PendingPtr, ready: &FiberList) {
+        match self {
+            Self::Uring(uring) => uring.enqueue(op, ready),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn turn(&mut self, ready: &FiberList, wait: Wait) {
+        match self {
+            Self::Uring(uring) => uring.turn(ready, wait),
+        }
+    }
+
+    /// Whether a turn without waiting would find something to do. Costs a few loads.
+    #[inline]
+    pub(crate) fn has_events(&mut self) -> bool {
+        match self {
+            Self::Uring(uring) => uring.has_events(),
+        }
+    }
+
+    pub(crate) fn cancel(&mut self, op: PendingPtr) {
+        match self {
+            Self::Uring(uring) => uring.cancel(op),
+        }
+    }
+
+    /// Cancels everything in flight.
+    pub(crate) fn cancel_all(&mut self) {
+        match self {
+            Self::Uring(uring) => uring.cancel_all(),
+        }
+    }
+
+    pub(crate) fn close(&mut self, fd: OwnedFd) {
+        match self {
+            Self::Uring(uring) => uring.close(fd),
+        }
+    }
+
+    pub(crate) fn in_flight(&self) -> usize {
+        match self {
+            Self::Uring(uring) => uring.in_flight(),
+        }
+    }
+
+    pub(crate) fn waker(&self) -> Waker {
+        match self {
+            Self::Uring(uring) => uring.waker(),
+        }
+    }
+
+    pub(crate) fn caps(&self) -> &Arc<Caps> {
+        match self {
+            Self::Uring(uring) => uring.caps(),
+        }
+    }
+}

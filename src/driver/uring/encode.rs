@@ -1,0 +1,98 @@
+//! An op to a submission entry: one match, and nothing else in the crate fills an entry.
+
+use crate::op::{IOV_MAX, MAX_TRANSFER, Op};
+use io_uring::{opcode, squeue, types};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr;
+
+fn fd(fd: &BorrowedFd<'_>) -> types::Fd {
+    types::Fd(fd.as_raw_fd())
+}
+
+fn dir(dir: &Option<BorrowedFd<'_>>) -> types::Fd {
+    types::Fd(dir.as_ref().map_or(libc::AT_FDCWD, AsRawFd::as_raw_fd))
+}
+
+fn len(bytes: usize) -> u32 {
+    bytes.min(MAX_TRANSFER) as u32
+}
+
+/// The entry that performs `op`. It points into what the op borrows.
+#[inline]
+pub(super) fn encode(op: &mut Op<'_>) -> squeue::Entry {
+    match op {
+        Op::Nop => opcode::Nop::new().build(),
+        Op::Read { fd: f, buf, offset } => {
+            opcode::Read::new(fd(f), buf.as_mut_ptr(), len(buf.len())).offset(*offset).build()
+        }
+        Op::Write { fd: f, buf, offset } => {
+            opcode::Write::new(fd(f), buf.as_ptr(), len(buf.len())).offset(*offset).build()
+        }
+        Op::ReadUninit { fd: f, buf, offset } => {
+            opcode::Read::new(fd(f), buf.as_mut_ptr().cast(), len(buf.len()))
+                .offset(*offset)
+                .build()
+        }
+        Op::ReadVectored { fd: f, bufs, offset } => {
+            opcode::Readv::new(fd(f), bufs.as_ptr(), bufs.len() as u32).offset(*offset).build()
+        }
+        Op::WriteVectored { fd: f, bufs, offset } => opcode::Writev::new(
+            fd(f),
+            // std guarantees that an IoSlice is an iovec.
+            bufs.as_ptr().cast::<libc::iovec>(),
+            bufs.len().min(IOV_MAX) as u32,
+        )
+        .offset(*offset)
+        .build(),
+        Op::OpenAt { dir: d, path, flags, mode } => {
+            opcode::OpenAt::new(dir(d), path.as_ptr()).flags(*flags).mode(*mode).build()
+        }
+        Op::Close { fd } => opcode::Close::new(types::Fd(fd.as_raw_fd())).build(),
+        Op::Fsync { fd: f, data_only } => {
+            let flags =
+                if *data_only { types::FsyncFlags::DATASYNC } else { types::FsyncFlags::empty() };
+            opcode::Fsync::new(fd(f)).flags(flags).build()
+        }
+        Op::Ftruncate { fd: f, len } => opcode::Ftruncate::new(fd(f), *len).build(),
+        Op::Statx { dir: d, path, flags, mask, out } => opcode::Statx::new(
+            dir(d),
+            path.as_ptr(),
+            ptr::from_mut::<libc::statx>(*out).cast::<types::statx>(),
+        )
+        .flags(*flags)
+        .mask(*mask)
+        .build(),
+        Op::UnlinkAt { dir: d, path, flags } => {
+            opcode::UnlinkAt::new(dir(d), path.as_ptr()).flags(*flags).build()
+        }
+        Op::MkdirAt { dir: d, path, mode } => {
+            opcode::MkDirAt::new(dir(d), path.as_ptr()).mode(*mode).build()
+        }
+        Op::RenameAt { old_dir, old, new_dir, new, flags } => {
+            opcode::RenameAt::new(dir(old_dir), old.as_ptr(), dir(new_dir), new.as_ptr())
+                .flags(*flags)
+                .build()
+        }
+        Op::LinkAt { old_dir, old, new_dir, new, flags } => {
+            opcode::LinkAt::new(dir(old_dir), old.as_ptr(), dir(new_dir), new.as_ptr())
+                .flags(*flags)
+                .build()
+        }
+        Op::SymlinkAt { target, dir: d, path } => {
+            opcode::SymlinkAt::new(dir(d), target.as_ptr(), path.as_ptr()).build()
+        }
+    }
+}
+
+/// The entry that waits until `op`'s descriptor is ready; `None` for ops that have nothing to wait
+/// for.
+pub(super) fn poll(op: &Op<'_>) -> Option<squeue::Entry> {
+    let (f, events) = match op {
+        Op::Read { fd, .. } | Op::ReadUninit { fd, .. } | Op::ReadVectored { fd, .. } => {
+            (fd, libc::POLLIN)
+        }
+        Op::Write { fd, .. } | Op::WriteVectored { fd, .. } => (fd, libc::POLLOUT),
+        _ => return None,
+    };
+    Some(opcode::PollAdd::new(fd(f), events as u32).build())
+}

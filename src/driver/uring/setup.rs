@@ -1,0 +1,112 @@
+//! Creating a ring: which flags, in which order they are given up, and what each refusal means.
+
+use super::ring::Ring;
+use crate::driver::Caps;
+use io_uring::IoUring;
+use std::io;
+use std::sync::Arc;
+
+/// Completion queue entries per submission queue entry.
+const CQ_PER_SQ: u32 = 16;
+const MAX_ENTRIES: u32 = 32_768;
+
+/// The flags given up one after the other by kernels that do not know them.
+#[derive(Clone, Copy)]
+struct Flags {
+    no_sqarray: bool,
+    defer_taskrun: bool,
+    coop_taskrun: bool,
+    submit_all: bool,
+}
+
+/// Newest kernel first: 6.6, 6.1, 5.19, 5.18, 5.11.
+const TIERS: [Flags; 5] = [
+    Flags { no_sqarray: true, defer_taskrun: true, coop_taskrun: false, submit_all: true },
+    Flags { no_sqarray: false, defer_taskrun: true, coop_taskrun: false, submit_all: true },
+    Flags { no_sqarray: false, defer_taskrun: false, coop_taskrun: true, submit_all: true },
+    Flags { no_sqarray: false, defer_taskrun: false, coop_taskrun: false, submit_all: true },
+    Flags { no_sqarray: false, defer_taskrun: false, coop_taskrun: false, submit_all: false },
+];
+
+/// Creates a ring for the calling thread and asks the kernel what it can do.
+pub(crate) fn create(entries: u32) -> io::Result<(Ring, Arc<Caps>)> {
+    if entries == 0 || entries > MAX_ENTRIES {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("ring_entries must be between 1 and {MAX_ENTRIES}, not {entries}"),
+        ));
+    }
+    let mut tiers = TIERS.iter();
+    let ring = loop {
+        let flags = tiers.next().expect("the last tier's error is returned");
+        match build(entries, flags) {
+            Err(error)
+                if error.raw_os_error() == Some(libc::EINVAL) && !tiers.as_slice().is_empty() => {}
+            result => break result.map_err(|error| explain(&error))?,
+        }
+    };
+    let params = ring.params();
+    let (nodrop, ext_arg, cur_pos) =
+        (params.is_feature_nodrop(), params.is_feature_ext_arg(), params.is_feature_rw_cur_pos());
+    if !(nodrop && ext_arg && cur_pos) {
+        return Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "io_uring: this kernel is too old (Linux 5.11 or newer is needed)",
+        ));
+    }
+    let ring = Ring::new(ring);
+    let caps = Caps::of_ring(ring.submitter());
+    limit_io_workers(&ring);
+    Ok((ring, caps))
+}
+
+fn build(entries: u32, flags: &Flags) -> io::Result<IoUring> {
+    let mut builder = IoUring::builder();
+    builder.setup_clamp().setup_cqsize((entries * CQ_PER_SQ).min(2 * MAX_ENTRIES));
+    if flags.no_sqarray {
+        builder.setup_no_sqarray();
+    }
+    if flags.defer_taskrun {
+        builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
+    }
+    if flags.coop_taskrun {
+        builder.setup_coop_taskrun().setup_taskrun_flag();
+    }
+    if flags.submit_all {
+        builder.setup_submit_all();
+    }
+    builder.build(entries)
+}
+
+/// The kernel runs what it cannot do at once on threads of its own, by default up to the limit on
+/// processes. That many would swamp the machine.
+fn limit_io_workers(ring: &Ring) {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from) as u32;
+    let mut limits = [(4 * cpus).max(8), 64];
+    // Linux 5.15; without it the kernel's own limits hold.
+    _ = ring.submitter().register_iowq_max_workers(&mut limits);
+}
+
+/// Says what a refused ring means and what to do about it.
+pub(crate) fn explain(error: &io::Error) -> io::Error {
+    let remedy = match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => {
+            "io_uring is refused here: set the sysctl kernel.io_uring_disabled to 0, or run in a \
+             container whose seccomp profile allows io_uring_setup, io_uring_enter and \
+             io_uring_register"
+        }
+        Some(libc::ENOSYS | libc::EOPNOTSUPP) => {
+            "io_uring is not available here: the kernel is older than Linux 5.1, was built without \
+             it, or a sandbox hides it"
+        }
+        Some(libc::ENOMEM) => {
+            "not enough memory for an io_uring: raise the limit on locked memory (ulimit -l) or \
+             ask for fewer ring_entries"
+        }
+        Some(libc::EMFILE | libc::ENFILE) => {
+            "too many open files to create an io_uring: raise the limit (ulimit -n)"
+        }
+        _ => "io_uring_setup failed",
+    };
+    io::Error::new(error.kind(), format!("{remedy} ({error})"))
+}

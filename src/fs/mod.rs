@@ -1,0 +1,65 @@
+//! Filesystem manipulation operations: [`std::fs`], suspending.
+//!
+//! The names, signatures, semantics and error kinds are std's: a program is ported by replacing
+//! `use std::fs` with `use ramie::fs`. Called on a fiber, an operation suspends that fiber; called on
+//! a plain thread, it blocks it. The extension traits of [`std::os::unix::fs`] are implemented for
+//! the types here, and std's own [`Permissions`], [`FileTimes`] and [`TryLockError`] are used.
+//! Additional to std are [`File::close`], [`File::read_vectored_at`], [`File::write_vectored_at`],
+//! [`read_limited`], [`write_mode`] and the four `open_` functions.
+//!
+//! # Cancellation
+//! A cancelled operation fails with an error and has not happened, unless its own page says something
+//! else. Operations that consist of many steps ([`copy`], [`remove_dir_all`], [`create_dir_all`])
+//! may have done some of them.
+//!
+//! | file          | what                                                                   |
+//! |---------------|------------------------------------------------------------------------|
+//! | `file.rs`     | [`File`]                                                               |
+//! | `stream.rs`   | [`File`] as a stream of bytes, and at offsets                          |
+//! | `options.rs`  | [`OpenOptions`]                                                        |
+//! | `metadata.rs` | [`Metadata`], [`FileType`]                                             |
+//! | `names.rs`    | functions that act on a name: rename, remove, link, metadata           |
+//! | `whole.rs`    | functions that act on a whole file: read, write, copy                  |
+//! | `dir.rs`      | [`read_dir`]                                                           |
+//! | `tree.rs`     | [`create_dir_all`], [`remove_dir_all`], [`DirBuilder`]                 |
+//! | `cstr.rs`     | paths as C strings                                                     |
+#![forbid(unsafe_code)]
+
+use std::io;
+
+mod cstr;
+mod dir;
+mod file;
+mod metadata;
+mod names;
+mod options;
+mod stream;
+mod tree;
+mod whole;
+
+pub use dir::{DirEntry, ReadDir, read_dir};
+pub use file::File;
+pub use metadata::{FileType, Metadata};
+pub(crate) use names::make_symlink;
+pub use names::{
+    canonicalize, exists, hard_link, metadata, read_link, remove_dir, remove_file, rename,
+    set_permissions, symlink_metadata,
+};
+pub use options::OpenOptions;
+#[doc(no_inline)]
+pub use std::fs::{FileTimes, Permissions, TryLockError};
+pub use tree::{DirBuilder, create_dir, create_dir_all, remove_dir_all};
+pub use whole::{
+    copy, open_read, open_read_write, open_write, open_write_mode, read, read_limited,
+    read_to_string, write, write_mode,
+};
+
+/// Repeats `f` while a signal interrupts it.
+fn retry<T>(mut f: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match f() {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}

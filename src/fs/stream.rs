@@ -1,0 +1,246 @@
+//! [`File`] as a stream of bytes, at its position and at offsets.
+
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Seek, SeekFrom, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+
+use super::File;
+use super::metadata::of_fd;
+use crate::op::{AT_POSITION, IOV_MAX, MAX_TRANSFER, Op, SlicesMut};
+use crate::sched::{read_spare, submit};
+
+/// How much room is made for the end of a file whose size is not known.
+const CHUNK: usize = 8 * 1024;
+/// A full buffer is asked about the end of the file with this much, before it grows.
+const PROBE: usize = 32;
+
+fn count(n: u32) -> usize {
+    n as usize // a u32 fits into every usize Linux has
+}
+
+impl File {
+    fn read_from(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let len = buf.len().min(MAX_TRANSFER);
+        submit(Op::Read { fd: self.as_fd(), buf: &mut buf[..len], offset }).map(count)
+    }
+
+    fn write_to(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
+        let len = buf.len().min(MAX_TRANSFER);
+        submit(Op::Write { fd: self.as_fd(), buf: &buf[..len], offset }).map(count)
+    }
+
+    fn read_vectored_from(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> io::Result<usize> {
+        let bufs = SlicesMut::new(bufs);
+        submit(Op::ReadVectored { fd: self.as_fd(), bufs, offset }).map(count)
+    }
+
+    fn write_vectored_to(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
+        let bufs = &bufs[..bufs.len().min(IOV_MAX)];
+        submit(Op::WriteVectored { fd: self.as_fd(), bufs, offset }).map(count)
+    }
+
+    /// Reads into several buffers, one after the other, from `offset` on. The position stays.
+    /// `preadv`; unstable in std.
+    ///
+    /// # Errors
+    /// As [`read_at`](FileExt::read_at).
+    ///
+    /// # Examples
+    /// ```
+    /// use std::io::IoSliceMut;
+    ///
+    /// let file = ramie::fs::File::open("Cargo.toml")?;
+    /// let (mut a, mut b) = ([0; 3], [0; 5]);
+    /// let n = file.read_vectored_at(&mut [IoSliceMut::new(&mut a), IoSliceMut::new(&mut b)], 1)?;
+    /// assert_eq!(n, 8);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn read_vectored_at(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> io::Result<usize> {
+        self.read_vectored_from(bufs, file_offset(offset)?)
+    }
+
+    /// Writes several buffers, one after the other, from `offset` on. The position stays.
+    /// `pwritev`; unstable in std.
+    ///
+    /// # Errors
+    /// As [`write_at`](FileExt::write_at).
+    pub fn write_vectored_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
+        self.write_vectored_to(bufs, file_offset(offset)?)
+    }
+
+    /// How many bytes are left to read, as far as the file's size tells.
+    fn size_left(&self) -> Option<usize> {
+        let size = of_fd(self.as_fd()).ok()?.len();
+        let position = self.std().stream_position().ok()?; // lseek never waits
+        usize::try_from(size.saturating_sub(position)).ok()
+    }
+
+    /// Reads from the position to the end of the file.
+    fn append_to(&self, buf: &mut Vec<u8>) -> io::Result<usize> {
+        let hint = self.size_left();
+        buf.try_reserve(hint.unwrap_or(0))?;
+        self.append_up_to(buf, usize::MAX, hint)
+    }
+
+    /// Reads from the position to the end of the file, `max` bytes at most. Memory for `hint` bytes
+    /// is there already.
+    pub(super) fn append_up_to(
+        &self,
+        buf: &mut Vec<u8>,
+        max: usize,
+        hint: Option<usize>,
+    ) -> io::Result<usize> {
+        let start = buf.len();
+        let exact = buf.capacity();
+        if hint.is_none_or(|n| n == 0) && buf.capacity() - start < PROBE {
+            // Sizes of 0 are often no sizes (/proc): look before making room for a chunk.
+            if self.probe(buf, max)? == 0 {
+                return Ok(0);
+            }
+        }
+        loop {
+            let done = buf.len() - start;
+            if done == max {
+                return Ok(done);
+            }
+            if buf.len() == buf.capacity() {
+                // The buffer was sized to the file: most likely this is the end.
+                if buf.capacity() == exact && self.probe(buf, max - done)? == 0 {
+                    return Ok(done);
+                }
+                if buf.len() == buf.capacity() {
+                    buf.try_reserve(CHUNK)?;
+                }
+                continue;
+            }
+            match read_spare(self.as_fd(), buf, max - done, AT_POSITION) {
+                Ok(0) => return Ok(done),
+                Ok(_) => {}
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// Appends a few bytes, which are read without a place in `buf`.
+    fn probe(&self, buf: &mut Vec<u8>, max: usize) -> io::Result<usize> {
+        let mut few = [0; PROBE];
+        let few = &mut few[..PROBE.min(max)];
+        let n = super::retry(|| self.read_from(few, AT_POSITION))?;
+        buf.try_reserve(n)?;
+        buf.extend_from_slice(&few[..n]);
+        Ok(n)
+    }
+}
+
+/// Refuses, as the kernel does, what is negative as the kernel's signed offset; among it the value
+/// that stands for the file's own position.
+fn file_offset(offset: u64) -> io::Result<u64> {
+    if offset > i64::MAX.unsigned_abs() {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    Ok(offset)
+}
+
+impl Read for &File {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.read_from(buf, AT_POSITION)
+    }
+
+    fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        self.read_vectored_from(bufs, AT_POSITION)
+    }
+
+    fn read_to_end(&mut self, buf: &mut Vec<u8>) -> io::Result<usize> {
+        self.append_to(buf)
+    }
+
+    fn read_to_string(&mut self, buf: &mut String) -> io::Result<usize> {
+        let mut bytes = std::mem::take(buf).into_bytes();
+        let start = bytes.len();
+        let result = self.append_to(&mut bytes);
+        let valid = std::str::from_utf8(&bytes[start..]).is_ok();
+        if !valid {
+            bytes.truncate(start);
+        }
+        *buf = String::from_utf8(bytes).expect("UTF-8 followed by UTF-8");
+        match result {
+            Ok(_) if !valid => Err(not_utf8()),
+            result => result,
+        }
+    }
+}
+
+#[cold]
+pub(super) fn not_utf8() -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, "stream did not contain valid UTF-8")
+}
+
+impl Write for &File {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.write_to(buf, AT_POSITION)
+    }
+
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.write_vectored_to(bufs, AT_POSITION)
+    }
+
+    /// Does nothing: there is no buffer in this process.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Seek for &File {
+    fn seek(&mut self, pos: SeekFrom) -> io::Result<u64> {
+        self.std().seek(pos) // lseek never waits
+    }
+}
+
+impl FileExt for File {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.read_from(buf, file_offset(offset)?)
+    }
+
+    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
+        self.write_to(buf, file_offset(offset)?)
+    }
+}
+
+impl Read for File {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        (&*self).read(buf)
+    }
+
+    fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        (&*self).read_vectored(bufs)
+    }
+
+    fn read_to_end(&mut self, buf: &mut Vec<u8>) -> io::Result<usize> {
+        (&*self).read_to_end(buf)
+    }
+
+    fn read_to_string(&mut self, buf: &mut String) -> io::Result<usize> {
+        (&*self).read_to_string(buf)
+    }
+}
+
+impl Write for File {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        (&*self).write(buf)
+    }
+
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        (&*self).write_vectored(bufs)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        (&*self).flush()
+    }
+}
+
+impl Seek for File {
+    fn seek(&mut self, pos: SeekFrom) -> io::Result<u64> {
+        (&*self).seek(pos)
+    }
+}

@@ -1,0 +1,17 @@
+//! `FromRawFd` for every type here that owns a descriptor: its method is unsafe, which the modules of
+//! those types forbid.
+
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+
+macro_rules! from_raw_fd {
+    ($($owner:ty),* $(,)?) => { $(
+        impl FromRawFd for $owner {
+            unsafe fn from_raw_fd(fd: RawFd) -> Self {
+                // SAFETY: the caller gives us an open descriptor that nobody else owns.
+                unsafe { OwnedFd::from_raw_fd(fd) }.into()
+            }
+        }
+    )* };
+}
+
+from_raw_fd!(crate::fs::File);

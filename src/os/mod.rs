@@ -1,0 +1,5 @@
+//! What only some operating systems have, arranged as in [`std::os`].
+
+#[expect(unsafe_code, reason = "FromRawFd has an unsafe method")]
+mod fd;
+pub mod unix;

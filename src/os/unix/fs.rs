@@ -1,0 +1,60 @@
+//! Unix's own part of [`ramie::fs`](crate::fs), as [`std::os::unix::fs`].
+//!
+//! The extension traits are std's own, implemented for the types of this crate, so that code which
+//! imports them from either place works.
+
+use std::io;
+use std::path::Path;
+
+#[doc(no_inline)]
+pub use std::os::unix::fs::{
+    DirBuilderExt, DirEntryExt, FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt,
+};
+
+use crate::fs::make_symlink;
+use crate::sched::blocking;
+
+/// Creates a symbolic link at `link` that says `original`.
+///
+/// # Errors
+/// [`AlreadyExists`](io::ErrorKind::AlreadyExists) if there is something at `link`, and others of
+/// `symlink`. What the link points to need not exist.
+///
+/// # Examples
+/// ```
+/// let link = std::env::temp_dir().join(format!("ramie-symlink-{}", std::process::id()));
+/// ramie::os::unix::fs::symlink("nowhere", &link)?;
+/// assert_eq!(ramie::fs::read_link(&link)?.as_os_str(), "nowhere");
+/// # ramie::fs::remove_file(&link)?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn symlink<P: AsRef<Path>, Q: AsRef<Path>>(original: P, link: Q) -> io::Result<()> {
+    make_symlink(original.as_ref(), link.as_ref())
+}
+
+/// Changes the owner and the group of `dir`, following links; `None` leaves one as it is.
+///
+/// # Errors
+/// As [`std::os::unix::fs::chown`].
+pub fn chown<P: AsRef<Path>>(dir: P, uid: Option<u32>, gid: Option<u32>) -> io::Result<()> {
+    let dir = dir.as_ref();
+    blocking(|| std::os::unix::fs::chown(dir, uid, gid))
+}
+
+/// As [`chown`], of a link itself.
+///
+/// # Errors
+/// As [`std::os::unix::fs::lchown`].
+pub fn lchown<P: AsRef<Path>>(dir: P, uid: Option<u32>, gid: Option<u32>) -> io::Result<()> {
+    let dir = dir.as_ref();
+    blocking(|| std::os::unix::fs::lchown(dir, uid, gid))
+}
+
+/// As [`chown`], of an open file.
+///
+/// # Errors
+/// As [`std::os::unix::fs::fchown`].
+pub fn fchown<F: std::os::fd::AsFd>(fd: F, uid: Option<u32>, gid: Option<u32>) -> io::Result<()> {
+    let fd = fd.as_fd();
+    blocking(|| std::os::unix::fs::fchown(fd, uid, gid))
+}

@@ -1,0 +1,4 @@
+//! What only Unix has, arranged as in [`std::os::unix`].
+#![forbid(unsafe_code)]
+
+pub mod fs;

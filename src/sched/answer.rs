@@ -1,0 +1,38 @@
+//! Answers that are more than a number: a new descriptor, memory that the kernel has initialised.
+//!
+//! Invariant.  1. What `submit` returns is the kernel's answer to the very op that was passed to it.
+
+use std::io;
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
+
+use super::submit;
+use crate::op::{MAX_TRANSFER, Op};
+
+/// Submits an op whose result is a new descriptor.
+///
+/// # Panics
+/// If the op's result is something else.
+pub(crate) fn submit_fd(op: Op<'_>) -> io::Result<OwnedFd> {
+    assert!(op.gives_descriptor(), "the op gives no descriptor: {op:?}");
+    let fd = submit(op)?;
+    // SAFETY: by invariant 1 this is the kernel's answer to an op that opens a descriptor for its
+    // caller, and nobody else has seen it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Reads at most `max` bytes into the spare capacity of `vec`, which grows by the count returned.
+/// The capacity stays as it is; with none to spare, the count is 0.
+pub(crate) fn read_spare(
+    fd: BorrowedFd<'_>,
+    vec: &mut Vec<u8>,
+    max: usize,
+    offset: u64,
+) -> io::Result<usize> {
+    let spare = vec.spare_capacity_mut();
+    let len = spare.len().min(max).min(MAX_TRANSFER);
+    let n = submit(Op::ReadUninit { fd, buf: &mut spare[..len], offset })? as usize;
+    assert!(n <= len, "the kernel read {n} bytes into a buffer of {len}");
+    // SAFETY: by invariant 1 the kernel has initialised the first `n` bytes of the spare capacity.
+    unsafe { vec.set_len(vec.len() + n) };
+    Ok(n)
+}

@@ -1,0 +1,45 @@
+//! An owner of a descriptor whose drop does not wait for the close.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::ops::Deref;
+use std::os::fd::OwnedFd;
+
+use super::close_detached;
+
+/// Owns a `T` that owns a descriptor. Dropped, it hands the descriptor to [`close_detached`].
+pub(crate) struct Detach<T: Into<OwnedFd>>(Option<T>); // None only between `into_inner` and `drop`
+
+impl<T: Into<OwnedFd>> Detach<T> {
+    pub(crate) fn new(inner: T) -> Self {
+        Detach(Some(inner))
+    }
+
+    /// Takes the inner value out; nothing is closed.
+    pub(crate) fn into_inner(mut self) -> T {
+        self.0.take().expect("an owner holds its value until it is dropped")
+    }
+}
+
+impl<T: Into<OwnedFd>> Deref for Detach<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        self.0.as_ref().expect("an owner holds its value until it is dropped")
+    }
+}
+
+impl<T: Into<OwnedFd>> Drop for Detach<T> {
+    fn drop(&mut self) {
+        if let Some(inner) = self.0.take() {
+            close_detached(inner.into());
+        }
+    }
+}
+
+impl<T: Into<OwnedFd> + fmt::Debug> fmt::Debug for Detach<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}

@@ -1,0 +1,40 @@
+//! L6, the scheduler: workers, their queues, sleeping and waking, and how a call suspends.
+//!
+//! | file          | what                                                                      |
+//! |---------------|---------------------------------------------------------------------------|
+//! | `current.rs`  | which worker and which fiber the calling code runs on                     |
+//! | `submit.rs`   | how a call suspends: an op, a wait on a signal, a job for the pool        |
+//! | `answer.rs`   | answers that are more than a number: descriptors, initialised memory      |
+//! | `detach.rs`   | an owner of a descriptor whose drop does not wait                         |
+//! | `worker.rs`   | a worker: its loop, and what it does for a fiber that left its stack      |
+//! | `search.rs`   | an idle worker: looking for work, and sleeping when there is none         |
+//! | `fresh.rs`    | a worker's fresh fibers, which others may steal                           |
+//! | `timers.rs`   | a worker's deadlines                                                      |
+//! | `inbox.rs`    | what other threads put into a worker                                      |
+//! | `remote.rs`   | the part of a worker that other threads may touch                         |
+//! | `shared.rs`   | a runtime: its workers, who sleeps, what came from outside                |
+//! | `blocking.rs` | the bounded pool of threads for calls that have no asynchronous form      |
+//! | `shutdown.rs` | ending a runtime                                                          |
+//!
+//! The protocol of sleeping and waking, with its proof, is in `README.md` beside this file.
+
+mod answer;
+pub(crate) mod blocking;
+pub(crate) mod current;
+mod detach;
+pub(crate) mod fresh;
+pub(crate) mod inbox;
+pub(crate) mod remote;
+pub(crate) mod search;
+pub(crate) mod shared;
+pub(crate) mod shutdown;
+pub(crate) mod submit;
+pub(crate) mod timers;
+pub(crate) mod worker;
+
+pub(crate) use answer::{read_spare, submit_fd};
+pub(crate) use detach::Detach;
+pub(crate) use remote::Remote;
+pub(crate) use shared::{Config, Shared};
+pub(crate) use submit::{blocking, close_detached, submit, wait, wake_waiter};
+pub(crate) use worker::Worker;

@@ -1,0 +1,141 @@
+//! The part of a worker that other threads may touch.
+//!
+//! A `Remote` is never freed: whoever has just woken a fiber may still poke its home worker while
+//! that fiber, and then the whole runtime, comes to its end. A finished runtime's remotes serve the
+//! next runtime, for which a late poke is a spurious wake-up and no more.
+
+use super::inbox::{Inbox, Node};
+use crate::coro::{FiberPtr, Header};
+use crate::driver::{SleepWord, Waker};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// See the module's head. One cache line group per worker, so that workers do not disturb each other.
+#[repr(align(128))]
+pub(crate) struct Remote {
+    /// Fibers made ready by other threads.
+    pub(crate) woken: Inbox<Woken>,
+    /// Fibers that other threads want cancelled; each holds a reference.
+    pub(crate) cancels: Inbox<Cancelled>,
+    pub(crate) sleep: SleepWord,
+    /// Fibers created by, respectively ended on this worker. Written by the owner.
+    pub(crate) spawned: AtomicU64,
+    pub(crate) ended: AtomicU64,
+    pub(crate) panicked: AtomicU64,
+    /// Resumes so far, in steps: whether it moves tells whether the worker does. Written by the owner.
+    pub(crate) resumes: AtomicU64,
+    /// Fresh fibers the owner has taken from its own queue. Written by the owner.
+    pub(crate) taken: AtomicU64,
+    /// Fresh fibers taken from others. Written by the owner.
+    pub(crate) stolen: AtomicU64,
+    /// Ops in flight and armed timers, as of the owner's last turn. Written by the owner.
+    pub(crate) busy: AtomicUsize,
+    waker: Mutex<Waker>,
+}
+
+static IDLE: Mutex<Vec<&'static Remote>> = Mutex::new(Vec::new());
+
+impl Remote {
+    /// A remote for a new worker.
+    pub(crate) fn acquire() -> &'static Self {
+        let recycled = IDLE.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        recycled.unwrap_or_else(|| {
+            Box::leak(Box::new(Self {
+                woken: Inbox::new(),
+                cancels: Inbox::new(),
+                sleep: SleepWord::new(),
+                spawned: AtomicU64::new(0),
+                ended: AtomicU64::new(0),
+                panicked: AtomicU64::new(0),
+                resumes: AtomicU64::new(0),
+                taken: AtomicU64::new(0),
+                stolen: AtomicU64::new(0),
+                busy: AtomicUsize::new(0),
+                waker: Mutex::new(Waker::Futex),
+            }))
+        })
+    }
+
+    /// Gives it back. Not to be called while a fiber with this home is alive.
+    pub(crate) fn recycle(&'static self) {
+        for counter in
+            [&self.spawned, &self.ended, &self.panicked, &self.resumes, &self.taken, &self.stolen]
+        {
+            counter.store(0, Ordering::Relaxed);
+        }
+        self.busy.store(0, Ordering::Relaxed);
+        IDLE.lock().unwrap_or_else(PoisonError::into_inner).push(self);
+    }
+
+    pub(crate) fn set_waker(&self, waker: Waker) {
+        *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = waker;
+    }
+
+    /// To be called after queueing anything for this worker, from any thread. Returns whether it
+    /// slept and had to be poked.
+    #[inline]
+    pub(crate) fn notify(&self) -> bool {
+        self.sleep.notify(|word| {
+            let waker = *self.waker.lock().unwrap_or_else(PoisonError::into_inner);
+            waker.poke(word);
+        })
+    }
+
+    /// The remote of a fiber's home worker; `None` while the fiber is fresh.
+    #[inline]
+    pub(crate) fn of(fiber: FiberPtr) -> Option<&'static Self> {
+        let home = fiber.header().home.load(Ordering::Acquire).cast::<Self>();
+        // SAFETY: `set_home` is the only writer, and remotes are never freed.
+        NonNull::new(home).map(|home| unsafe { home.as_ref() })
+    }
+
+    /// Makes this worker the fiber's home. Once per fiber, before its first resume.
+    #[inline]
+    pub(crate) fn set_home(&'static self, fiber: FiberPtr) {
+        let me: *const Self = self;
+        fiber.header().home.store(me.cast_mut().cast(), Ordering::Release);
+    }
+}
+
+/// Adds to a counter that only the calling thread writes: no locked instruction.
+#[inline]
+pub(crate) fn bump(counter: &AtomicU64) {
+    counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+}
+
+/// A fiber in `Remote::woken`.
+#[derive(Clone, Copy)]
+pub(crate) struct Woken(pub(crate) FiberPtr);
+
+/// A fiber in `Remote::cancels`.
+#[derive(Clone, Copy)]
+pub(crate) struct Cancelled(pub(crate) FiberPtr);
+
+macro_rules! link {
+    ($node:ident, $field:ident) => {
+        impl Node for $node {
+            type Target = Header;
+            #[inline]
+            fn to_ptr(self) -> *mut Header {
+                self.0.as_ptr()
+            }
+            #[inline]
+            fn from_ptr(ptr: *mut Header) -> Self {
+                let ptr = NonNull::new(ptr).expect("not null, by the contract of `from_ptr`");
+                // SAFETY: a fiber in an inbox is alive (invariant 2 of `inbox.rs`).
+                Self(unsafe { FiberPtr::new(ptr) })
+            }
+            #[inline]
+            fn set_next(self, next: *mut Header) {
+                self.0.header().$field.set(next);
+            }
+            #[inline]
+            fn next(self) -> *mut Header {
+                self.0.header().$field.get()
+            }
+        }
+    };
+}
+link!(Woken, inbox_next);
+link!(Cancelled, cancel_next);

@@ -1,0 +1,241 @@
+//! An idle worker: looking for work elsewhere, and sleeping when there is none. The protocol and its
+//! proof are in `README.md`.
+
+use super::Worker;
+use super::fresh::steal;
+use super::shared::Phase;
+use crate::driver;
+use crate::stack::TRIM_QUIET;
+use crate::sys::clock;
+use std::cell::{Cell, RefCell};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// A lone fresh fiber is left to its owner unless the owner has taken none for this long.
+const LEAVE_ALONE_NS: u64 = 2_000;
+/// How long a sentry sleeps, at first and at most.
+const SENTRY_MIN: Duration = Duration::from_micros(100);
+const SENTRY_MAX: Duration = Duration::from_millis(1);
+/// Fibers taken from outside at once.
+const EXTERNAL_BATCH: usize = 32;
+/// Looks around between two looks at the clock.
+const LOOKS_PER_CLOCK: u32 = 16;
+
+/// What a worker remembers between its searches.
+pub(crate) struct State {
+    /// Counted in `searching`, by a summons.
+    summoned: Cell<bool>,
+    sentry: Cell<bool>,
+    sentry_sleep: Cell<Duration>,
+    /// Per other worker: how many fresh fibers it had taken, and when that was seen first.
+    seen: RefCell<Vec<(u64, u64)>>,
+    /// Where the next round of stealing starts.
+    start: Cell<usize>,
+}
+
+impl State {
+    pub(super) fn new(workers: usize) -> Self {
+        Self {
+            summoned: Cell::new(false),
+            sentry: Cell::new(false),
+            sentry_sleep: Cell::new(SENTRY_MIN),
+            seen: RefCell::new(vec![(u64::MAX, 0); workers]),
+            start: Cell::new(0),
+        }
+    }
+}
+
+impl Worker {
+    /// Looks for work everywhere, for a while. Returns whether there is something to do.
+    pub(super) fn look_for_work(&self) -> bool {
+        let shared = &self.shared;
+        let summoned = self.search.summoned.take() || shared.seat(self.index()).take_summons();
+        if shared.workers() == 1 {
+            return self.take_external();
+        }
+        let counted = summoned || shared.start_search();
+        let found = if counted {
+            let spin = if self.search.sentry.get() || !shared.others_awake() {
+                Duration::ZERO
+            } else {
+                shared.config().spin
+            };
+            let found = self.look_around(spin);
+            shared.end_search();
+            // Whoever was skipped because we searched must not be forgotten.
+            if found && self.work_elsewhere(1) {
+                shared.wake_one();
+            }
+            found
+        } else {
+            self.take_external() || self.steal()
+        };
+        if found && self.search.sentry.take() {
+            self.search.sentry_sleep.set(SENTRY_MIN);
+            shared.sentry_leaves();
+            if self.work_elsewhere(1) {
+                shared.wake_one();
+            }
+        }
+        found
+    }
+
+    fn look_around(&self, spin: Duration) -> bool {
+        let end_ns = if spin.is_zero() { 0 } else { clock::deadline_ns(spin) };
+        loop {
+            for _ in 0..LOOKS_PER_CLOCK {
+                if self.take_external() || self.steal() {
+                    return true;
+                }
+                if !self.remote.woken.is_empty()
+                    || !self.remote.cancels.is_empty()
+                    || self.driver.borrow_mut().has_events()
+                {
+                    return true;
+                }
+                if end_ns == 0 {
+                    return false;
+                }
+                for _ in 0..8 {
+                    std::hint::spin_loop();
+                }
+            }
+            let now_ns = clock::now_ns();
+            let due = self.timers.borrow().next_deadline_ns().is_some_and(|due| due <= now_ns);
+            if now_ns >= end_ns || due || self.shared.phase() == Phase::Stopped {
+                return due;
+            }
+        }
+    }
+
+    pub(super) fn take_external(&self) -> bool {
+        if !self.shared.has_external() {
+            return false;
+        }
+        let mut found = false;
+        self.shared.take_external(EXTERNAL_BATCH, |fiber| {
+            found = true;
+            self.fresh.push(fiber);
+        });
+        found
+    }
+
+    /// Takes fresh fibers from another worker: one from a queue with several, or one that its owner
+    /// has left lying.
+    fn steal(&self) -> bool {
+        let seats = self.shared.seats();
+        let start = self.search.start.get();
+        self.search.start.set((start + 1) % seats.len());
+        for offset in 0..seats.len() {
+            let index = (start + offset) % seats.len();
+            let Some(stealer) = seats[index].stealer() else { continue };
+            if index == self.index() {
+                continue;
+            }
+            let queued = stealer.len();
+            let alone = || !self.shared.others_awake() || self.is_left_alone(index);
+            if queued >= 2 || (queued == 1 && alone()) {
+                if let Some(fiber) = steal(stealer) {
+                    super::remote::bump(&self.remote.stolen);
+                    self.fresh.push(fiber);
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    /// Whether worker `index` has not taken a fresh fiber for a while, as far as we have seen.
+    fn is_left_alone(&self, index: usize) -> bool {
+        let taken = self.shared.seat(index).remote().taken.load(Ordering::Relaxed);
+        let now_ns = clock::now_ns();
+        let seen = &mut self.search.seen.borrow_mut()[index];
+        if seen.0 != taken {
+            *seen = (taken, now_ns);
+            return false;
+        }
+        now_ns - seen.1 >= LEAVE_ALONE_NS
+    }
+
+    /// Whether some other worker has at least `least` fresh fibers, or some came from outside.
+    fn work_elsewhere(&self, least: usize) -> bool {
+        self.shared.has_external()
+            || self.shared.seats().iter().enumerate().any(|(index, seat)| {
+                index != self.index()
+                    && seat.stealer().is_some_and(|stealer| stealer.len() >= least)
+            })
+    }
+
+    /// Waits in the driver until there is something to do, or until `deadline_ns`.
+    pub(super) fn sleep(&self, deadline_ns: Option<u64>) {
+        let shared = &self.shared;
+        self.publish_busy();
+        let sentry = shared.workers() > 1
+            && shared.others_awake()
+            && (self.search.sentry.get() || shared.become_sentry());
+        if self.search.sentry.replace(sentry) && !sentry {
+            shared.sentry_leaves();
+        }
+        let mut longest = None;
+        if sentry {
+            let nap = self.search.sentry_sleep.get();
+            self.search.sentry_sleep.set((nap * 2).min(SENTRY_MAX));
+            longest = Some(nap);
+        } else {
+            self.search.sentry_sleep.set(SENTRY_MIN);
+            shared.stacks().trim();
+            if shared.stacks().wants_trim() {
+                longest = Some(TRIM_QUIET);
+            }
+        }
+
+        self.remote.sleep.announce();
+        shared.falls_asleep();
+        std::sync::atomic::fence(Ordering::SeqCst);
+        // The second look: what was queued before the announcement, its giver told nobody about.
+        if !self.must_not_sleep() {
+            let next = [self.timers.borrow().next_deadline_ns(), deadline_ns];
+            let next = next.into_iter().flatten().min();
+            let next = next.map(|ns| Duration::from_nanos(ns.saturating_sub(clock::now_ns())));
+            let timeout = [next, longest].into_iter().flatten().min();
+            self.driver.borrow_mut().turn(&self.ready, driver::Wait::Until(timeout));
+        }
+        self.remote.sleep.awake();
+        shared.wakes_up();
+
+        if shared.seat(self.index()).take_summons() {
+            self.search.summoned.set(true);
+        }
+        if self.search.sentry.get() && self.has_ready() {
+            // Work of our own: somebody else must look around from now on.
+            self.search.sentry.set(false);
+            self.search.sentry_sleep.set(SENTRY_MIN);
+            shared.sentry_leaves();
+            if self.work_elsewhere(1) {
+                shared.wake_one();
+            }
+        }
+    }
+
+    fn must_not_sleep(&self) -> bool {
+        let phase = self.shared.phase();
+        self.has_ready()
+            || !self.remote.woken.is_empty()
+            || !self.remote.cancels.is_empty()
+            || self.shared.has_external()
+            || phase == Phase::Stopped
+            || (phase == Phase::Draining && !self.is_draining())
+            // Lone fibers are left to their owners, if those run, and to the sentry.
+            || self.work_elsewhere(if self.shared.anybody_awake() { 2 } else { 1 })
+    }
+
+    /// The worker leaves its loop: whatever it was counted as, it is no more.
+    pub(super) fn leave_search(&self) {
+        if self.search.summoned.take() || self.shared.seat(self.index()).take_summons() {
+            self.shared.end_search();
+        }
+        if self.search.sentry.take() {
+            self.shared.sentry_leaves();
+        }
+    }
+}

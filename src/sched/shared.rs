@@ -1,0 +1,464 @@
+//! A runtime, as its workers share it: their seats, who sleeps, what came from outside.
+//!
+//! Which worker is woken for fresh fibers, and when none is, is decided here; the reasons and the
+//! proof that no fiber is forgotten are in `README.md`.
+
+use super::blocking;
+use super::{Remote, Worker};
+use crate::coro::FiberPtr;
+use crate::driver::WakeMethod;
+use crate::stack::Pool;
+use crossbeam_deque::Stealer;
+use std::collections::VecDeque;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+/// What a runtime is built with.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    pub(crate) workers: usize,
+    pub(crate) stack_bytes: usize,
+    pub(crate) ring_entries: u32,
+    pub(crate) blocking_threads: usize,
+    pub(crate) spin: Duration,
+    pub(crate) thread_name: String,
+}
+
+/// A runtime's age.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Running = 0,
+    /// Every op fails, so that the fibers come to their ends.
+    Draining = 1,
+    /// Workers leave their loops.
+    Stopped = 2,
+}
+
+/// One worker's place.
+pub(crate) struct Seat {
+    remote: &'static Remote,
+    /// Whether its worker has been started, or is being started.
+    reserved: AtomicBool,
+    /// Set with the worker's first breath.
+    stealer: OnceLock<Option<Stealer<FiberPtr>>>,
+    /// It was woken to search, and is counted in `searching` already.
+    summoned: AtomicBool,
+}
+
+impl Seat {
+    pub(crate) fn remote(&self) -> &'static Remote {
+        self.remote
+    }
+
+    pub(super) fn take(&self, stealer: Option<Stealer<FiberPtr>>) {
+        self.reserved.store(true, Ordering::Relaxed);
+        assert!(self.stealer.set(stealer).is_ok(), "two workers on one seat");
+    }
+
+    pub(super) fn stealer(&self) -> Option<&Stealer<FiberPtr>> {
+        self.stealer.get()?.as_ref()
+    }
+
+    pub(super) fn take_summons(&self) -> bool {
+        self.summoned.load(Ordering::Relaxed) && self.summoned.swap(false, Ordering::SeqCst)
+    }
+}
+
+/// Fibers spawned by threads that are not workers of this runtime.
+struct External {
+    queue: VecDeque<FiberPtr>,
+    /// The runtime has ended.
+    closed: bool,
+}
+
+/// Who is awake; on cache lines of their own, since every spawn reads them.
+#[repr(align(128))]
+struct Idle {
+    /// Workers in their loops that do not sleep.
+    awake: AtomicUsize,
+    /// Workers that have announced that they sleep.
+    sleeping: AtomicUsize,
+    /// Workers that look for work, those just woken to do so included.
+    searching: AtomicUsize,
+    /// Whether some sleeper will look around by itself within a millisecond.
+    sentry: AtomicBool,
+}
+
+/// See the module's head.
+pub(crate) struct Shared {
+    config: Config,
+    wake_method: WakeMethod,
+    stacks: &'static Pool,
+    seats: Box<[Seat]>,
+    idle: Idle,
+    phase: AtomicU8,
+    /// No more worker threads can be started: the system refused one.
+    cannot_start: AtomicBool,
+    external: Mutex<External>,
+    external_len: AtomicUsize,
+    external_spawned: AtomicUsize,
+    pool: blocking::Pool,
+    /// Worker threads that have not ended.
+    threads: Mutex<usize>,
+    thread_ended: Condvar,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    pub(crate) fn new(config: Config, wake_method: WakeMethod) -> io::Result<Arc<Self>> {
+        let stacks = Pool::get(config.stack_bytes)?;
+        let seats = (0..config.workers)
+            .map(|_| Seat {
+                remote: Remote::acquire(),
+                reserved: AtomicBool::new(false),
+                stealer: OnceLock::new(),
+                summoned: AtomicBool::new(false),
+            })
+            .collect();
+        Ok(Arc::new(Self {
+            wake_method,
+            stacks,
+            seats,
+            idle: Idle {
+                awake: AtomicUsize::new(0),
+                sleeping: AtomicUsize::new(0),
+                searching: AtomicUsize::new(0),
+                sentry: AtomicBool::new(false),
+            },
+            phase: AtomicU8::new(Phase::Running as u8),
+            cannot_start: AtomicBool::new(false),
+            external: Mutex::new(External { queue: VecDeque::new(), closed: false }),
+            external_len: AtomicUsize::new(0),
+            external_spawned: AtomicUsize::new(0),
+            pool: blocking::Pool::new(config.blocking_threads, &config.thread_name),
+            threads: Mutex::new(0),
+            thread_ended: Condvar::new(),
+            config,
+        }))
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub(crate) fn wake_method(&self) -> WakeMethod {
+        self.wake_method
+    }
+
+    pub(crate) fn workers(&self) -> usize {
+        self.seats.len()
+    }
+
+    pub(crate) fn seat(&self, index: usize) -> &Seat {
+        &self.seats[index]
+    }
+
+    pub(crate) fn seats(&self) -> &[Seat] {
+        &self.seats
+    }
+
+    pub(crate) fn stacks(&self) -> &'static Pool {
+        self.stacks
+    }
+
+    pub(crate) fn pool(&self) -> &blocking::Pool {
+        &self.pool
+    }
+
+    #[inline]
+    pub(crate) fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Acquire) {
+            0 => Phase::Running,
+            1 => Phase::Draining,
+            _ => Phase::Stopped,
+        }
+    }
+
+    pub(super) fn set_phase(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::SeqCst);
+        for seat in &self.seats {
+            seat.remote.notify();
+        }
+    }
+
+    // ---- Waking for fresh fibers ----------------------------------------------------------------
+
+    /// A worker has queued a fresh fiber and has `queued` of them now. A single one it will run
+    /// itself as soon as it suspends; it is worth a wake-up only if nobody looks around anyway.
+    #[inline]
+    pub(super) fn offered(self: &Arc<Self>, queued: usize) {
+        if queued < 2 {
+            if !self.idle.sentry.load(Ordering::Relaxed) {
+                self.wake_one();
+            }
+        } else {
+            // Between the push and the look at who searches: see README.md, "The fence of the giver".
+            fence(Ordering::SeqCst);
+            self.wake_one();
+        }
+    }
+
+    /// Gets one more worker to look for work, unless one does already or all run.
+    #[inline]
+    pub(super) fn wake_one(self: &Arc<Self>) {
+        if self.idle.searching.load(Ordering::SeqCst) != 0 {
+            return;
+        }
+        if self.idle.sleeping.load(Ordering::SeqCst) != 0 || self.can_start() {
+            self.wake_one_slow();
+        }
+    }
+
+    #[inline]
+    fn can_start(&self) -> bool {
+        self.seats.last().is_some_and(|seat| !seat.reserved.load(Ordering::Relaxed))
+            && !self.cannot_start.load(Ordering::Relaxed)
+    }
+
+    #[cold]
+    fn wake_one_slow(self: &Arc<Self>) {
+        // Whoever is woken counts as searching from now on, so that the next spawn wakes nobody else.
+        if self.idle.searching.compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+            return;
+        }
+        for seat in &self.seats {
+            if seat.remote.sleep.is_asleep() {
+                seat.summoned.store(true, Ordering::SeqCst);
+                if seat.remote.notify() {
+                    return;
+                }
+                // It woke by itself. If it has found the summons it searches now.
+                if !seat.take_summons() {
+                    return;
+                }
+            }
+        }
+        if let Some(index) = self.reserve() {
+            self.seats[index].summoned.store(true, Ordering::SeqCst);
+            if self.start(index).is_ok() || !self.seats[index].take_summons() {
+                return;
+            }
+        }
+        self.idle.searching.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn reserve(&self) -> Option<usize> {
+        if self.cannot_start.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.seats.iter().position(|seat| !seat.reserved.swap(true, Ordering::AcqRel))
+    }
+
+    /// Starts worker `index` if it is not running yet.
+    pub(crate) fn ensure_started(self: &Arc<Self>, index: usize) -> io::Result<()> {
+        if self.seats[index].reserved.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        self.start(index)
+    }
+
+    /// Starts the thread of worker `index`, which has been reserved.
+    fn start(self: &Arc<Self>, index: usize) -> io::Result<()> {
+        let shared = Arc::clone(self);
+        *lock(&self.threads) += 1;
+        let thread = std::thread::Builder::new()
+            .name(format!("{}-{index}", self.config.thread_name))
+            .spawn(move || shared.worker_thread(index));
+        let error = match thread {
+            Ok(_) => return Ok(()),
+            Err(error) => error,
+        };
+        self.thread_has_ended();
+        self.start_failed(index, &error);
+        Err(error)
+    }
+
+    fn start_failed(&self, index: usize, error: &io::Error) {
+        self.cannot_start.store(true, Ordering::Relaxed);
+        tracing::warn!(worker = index, %error, "cannot start another worker; going on with fewer");
+    }
+
+    fn worker_thread(self: Arc<Self>, index: usize) {
+        match Worker::new(Arc::clone(&self), index) {
+            Ok(worker) => {
+                let _altstack = crate::stack::overflow::ensure_altstack();
+                worker.run(None);
+                worker.retire();
+            }
+            Err(error) => {
+                self.start_failed(index, &error);
+                if self.seats[index].take_summons() {
+                    self.idle.searching.fetch_sub(1, Ordering::SeqCst);
+                }
+                self.reroute(index);
+            }
+        }
+        self.thread_has_ended();
+    }
+
+    /// Fibers that were meant for a worker that could not start run wherever they can.
+    fn reroute(self: &Arc<Self>, index: usize) {
+        for woken in self.seats[index].remote.woken.take() {
+            let _ = self.push_external(woken.0);
+        }
+    }
+
+    fn thread_has_ended(&self) {
+        *lock(&self.threads) -= 1;
+        self.thread_ended.notify_all();
+    }
+
+    /// Waits until all worker threads have ended; `false` if some have not after `patience`.
+    pub(super) fn wait_for_threads(&self, patience: Duration) -> bool {
+        let threads = lock(&self.threads);
+        let (threads, _) = self
+            .thread_ended
+            .wait_timeout_while(threads, patience, |threads| *threads != 0)
+            .unwrap_or_else(PoisonError::into_inner);
+        *threads == 0
+    }
+
+    // ---- Who is awake ---------------------------------------------------------------------------
+
+    pub(super) fn worker_awake(&self) {
+        self.idle.awake.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// A worker leaves its loop, with fresh fibers in its queue or without.
+    pub(super) fn worker_gone(self: &Arc<Self>, leaves_fresh: bool) {
+        self.idle.awake.fetch_sub(1, Ordering::SeqCst);
+        if leaves_fresh && self.workers() > 1 {
+            fence(Ordering::SeqCst);
+            self.wake_one();
+        }
+    }
+
+    pub(super) fn others_awake(&self) -> bool {
+        self.idle.awake.load(Ordering::SeqCst) > 1
+    }
+
+    pub(super) fn anybody_awake(&self) -> bool {
+        self.idle.awake.load(Ordering::SeqCst) > 0
+    }
+
+    pub(super) fn become_sentry(&self) -> bool {
+        self.idle.sentry.compare_exchange(false, true, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+    }
+
+    pub(super) fn sentry_leaves(&self) {
+        self.idle.sentry.store(false, Ordering::SeqCst);
+    }
+
+    pub(super) fn falls_asleep(&self) {
+        self.idle.sleeping.fetch_add(1, Ordering::SeqCst);
+        self.idle.awake.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    pub(super) fn wakes_up(&self) {
+        self.idle.awake.fetch_add(1, Ordering::SeqCst);
+        self.idle.sleeping.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Counts the caller as searching, if few enough are.
+    pub(super) fn start_search(&self) -> bool {
+        let most = if self.workers() <= 4 { 1 } else { self.workers() / 2 };
+        let mut searching = self.idle.searching.load(Ordering::Relaxed);
+        loop {
+            if searching >= most {
+                return false;
+            }
+            match self.idle.searching.compare_exchange_weak(
+                searching,
+                searching + 1,
+                Ordering::SeqCst,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return true,
+                Err(seen) => searching = seen,
+            }
+        }
+    }
+
+    pub(super) fn end_search(&self) {
+        self.idle.searching.fetch_sub(1, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+    }
+
+    // ---- From outside ---------------------------------------------------------------------------
+
+    /// Queues a fresh fiber spawned by a thread that is no worker. Gives it back if the runtime has
+    /// ended.
+    pub(crate) fn push_external(self: &Arc<Self>, fiber: FiberPtr) -> Result<(), FiberPtr> {
+        {
+            let mut external = lock(&self.external);
+            if external.closed {
+                return Err(fiber);
+            }
+            external.queue.push_back(fiber);
+            self.external_len.store(external.queue.len(), Ordering::SeqCst);
+        }
+        fence(Ordering::SeqCst);
+        self.wake_one();
+        Ok(())
+    }
+
+    pub(crate) fn count_external_spawn(&self) {
+        self.external_spawned.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn uncount_external_spawn(&self) {
+        self.external_spawned.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    #[inline]
+    pub(super) fn has_external(&self) -> bool {
+        self.external_len.load(Ordering::SeqCst) != 0
+    }
+
+    /// Takes a fair share of what came from outside, at most `most`.
+    pub(super) fn take_external(&self, most: usize, mut each: impl FnMut(FiberPtr)) {
+        let mut external = lock(&self.external);
+        let share = external.queue.len().div_ceil(self.workers()).min(most);
+        for fiber in external.queue.drain(..share) {
+            each(fiber);
+        }
+        self.external_len.store(external.queue.len(), Ordering::SeqCst);
+    }
+
+    /// Refuses fibers from outside from now on, and gives back those that nobody has taken.
+    pub(super) fn close_external(&self) -> VecDeque<FiberPtr> {
+        let mut external = lock(&self.external);
+        external.closed = true;
+        self.external_len.store(0, Ordering::SeqCst);
+        std::mem::take(&mut external.queue)
+    }
+
+    /// Fibers spawned and not ended. Exact only when it returns 0: then there was an instant in the
+    /// call at which none was alive.
+    pub(crate) fn live(&self) -> u64 {
+        let sum = |counter: fn(&Remote) -> &std::sync::atomic::AtomicU64| -> u64 {
+            self.seats.iter().map(|seat| counter(seat.remote).load(Ordering::SeqCst)).sum()
+        };
+        // The ended ones first: both counts only grow, so equality cannot be an artefact.
+        let ended = sum(|remote| &remote.ended);
+        fence(Ordering::SeqCst);
+        let spawned =
+            sum(|remote| &remote.spawned) + self.external_spawned.load(Ordering::SeqCst) as u64;
+        spawned.saturating_sub(ended)
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if self.live() == 0 {
+            for seat in &self.seats {
+                seat.remote.recycle();
+            }
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! How a call suspends. On a fiber each of these gives the thread to other fibers meanwhile; on a
+//! plain thread, and while the thread unwinds, it blocks the thread.
+
+use super::{Remote, current};
+use crate::coro::header::{CANCEL_REQUESTED, Waiting};
+use crate::coro::{
+    AfterSwitch, FiberPtr, OnCancel, Pending, PendingPtr, Signal, Timer, TimerPtr, Wait, Waiter,
+    park, thread,
+};
+use crate::driver::lower::{self, Route};
+use crate::op::{Op, decode, perform};
+use crate::sys::clock;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
+
+/// Performs one op and returns its result.
+#[inline]
+pub(crate) fn submit(mut op: Op<'_>) -> io::Result<u32> {
+    let Some((worker, fiber)) = current::suspendable() else {
+        return decode::decode(perform::perform(&mut op));
+    };
+    if lower::route(&op, worker.caps()) == Route::Pool {
+        return blocking(|| decode::decode(perform::perform(&mut op)));
+    }
+    let pending = Pending::new(op, fiber);
+    // SAFETY: the fiber leaves its stack now, and is resumed when the op is complete.
+    let op = unsafe { PendingPtr::new(&pending) };
+    // SAFETY: `fiber` is the one that runs here.
+    unsafe { park::suspend(fiber, &AfterSwitch::Submit(op)) };
+    let result = pending.outcome();
+    if result == -libc::ECANCELED {
+        // The request has been delivered.
+        fiber.header().cancel.fetch_and(!CANCEL_REQUESTED, Ordering::AcqRel);
+    }
+    decode::decode(result)
+}
+
+/// Closes a descriptor without waiting and without reporting errors.
+pub(crate) fn close_detached(fd: OwnedFd) {
+    match current::fiber() {
+        Some((worker, _)) => worker.close(fd),
+        None => drop(fd),
+    }
+}
+
+/// Waits until `signal` is set, or `deadline_ns` has come, or a cancel request ends the wait
+/// (as `on_cancel` says). Returns whether the signal is set. The caller is the signal's only waiter.
+pub(crate) fn wait(signal: &Signal, deadline_ns: Option<u64>, on_cancel: OnCancel) -> bool {
+    let Some((worker, fiber)) = current::suspendable() else {
+        return thread::wait(signal, deadline_ns.and_then(clock::instant));
+    };
+    let timer = deadline_ns.map(|deadline_ns| Timer::new(deadline_ns, fiber));
+    let wait = Wait { signal, timer: timer.as_ref(), on_cancel };
+    // SAFETY: `fiber` is the one that runs here.
+    unsafe { park::suspend(fiber, &AfterSwitch::Wait(&wait)) };
+    fiber.header().waiting.set(Waiting::Nothing);
+    if let Some(timer) = timer.as_ref().filter(|timer| timer.in_heap()) {
+        // SAFETY: the timer is on this frame, and in the heap only until `remove` returns.
+        worker.disarm(unsafe { TimerPtr::new(timer) });
+    }
+    signal.is_set()
+}
+
+/// Makes ready whoever `Signal::set` returned.
+#[inline]
+pub(crate) fn wake_waiter(waiter: Waiter) {
+    match waiter {
+        Waiter::None | Waiter::Detached => {}
+        // SAFETY: a waiter is alive until whoever took it out of the signal, we, has woken it.
+        Waiter::Fiber(address) => wake(unsafe { FiberPtr::from_address(address) }),
+        // SAFETY: as above.
+        Waiter::Thread(address) => unsafe { thread::wake(address) },
+    }
+}
+
+/// Makes a suspended fiber ready, from any thread. The caller has taken it out of what it waited on.
+#[inline]
+pub(crate) fn wake(fiber: FiberPtr) {
+    let home = Remote::of(fiber).expect("a fiber that waits has started");
+    match current::worker() {
+        Some(worker) if std::ptr::eq(worker.remote(), home) => worker.push_woken(fiber),
+        _ => {
+            home.woken.push(super::remote::Woken(fiber));
+            // The fiber may be running, or gone, from here on. The remote stays.
+            home.notify();
+        }
+    }
+}
+
+/// Runs `f` on the blocking pool while the fiber waits; at once on a plain thread.
+pub(crate) fn blocking<T, F>(f: F) -> T
+where
+    F: FnOnce() -> T + Send,
+    T: Send,
+{
+    match current::suspendable() {
+        Some((worker, _)) => worker.shared().pool().run(f),
+        None => f(),
+    }
+}
+
+/// Lets the other ready fibers of this worker run first.
+#[inline]
+pub(crate) fn yield_now() {
+    match current::suspendable() {
+        // SAFETY: `fiber` is the one that runs here.
+        Some((_, fiber)) => {
+            unsafe { park::suspend(fiber, &AfterSwitch::Yield) };
+        }
+        None => std::thread::yield_now(),
+    }
+}

@@ -1,0 +1,481 @@
+//! A worker: one OS thread that runs fibers.
+//!
+//! The loop: run ready fibers, at most [`BUDGET`] of them; then, however many are left, take what
+//! other threads sent, run due timers, and give the driver a turn without waiting. So ready fibers
+//! never keep I/O waiting, and the driver is entered once per pass rather than once per op. With
+//! nothing left to run, look for work elsewhere (`search.rs`), and sleep.
+//!
+//! All fields are used by the worker's own thread only: by its idle context, or by the fiber that it
+//! has resumed, never by both at once. No borrow of a `RefCell` is held across a switch.
+
+use super::fresh::Fresh;
+use super::remote::bump;
+use super::shared::{Phase, Shared};
+use super::submit::wake_waiter;
+use super::timers::Timers;
+use super::{Remote, current};
+use crate::coro::header::{CANCEL_LISTED, CANCEL_REQUESTED, Waiting};
+use crate::coro::{
+    AfterSwitch, FiberList, FiberPtr, OnCancel, PendingPtr, TimerPtr, Wait, Waiter, entry, park,
+};
+use crate::driver::{self, Caps, Driver};
+use crate::stack::{Cache, Stack, sanitize};
+use crate::sys::clock;
+use std::cell::{Cell, RefCell, UnsafeCell};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Resumes between two looks at everything else.
+const BUDGET: u32 = 64;
+/// How often in a row a just-woken fiber may pass those that have waited longer.
+const MAX_NEXT: u32 = 3;
+/// Identifiers are handed to workers in blocks, so that a spawn touches no shared counter.
+const ID_BLOCK: u64 = 1024;
+
+/// See the module's head.
+pub(crate) struct Worker {
+    running: Cell<Option<FiberPtr>>,
+    /// The fiber woken last, which runs next: its data is still in the cache.
+    next: Cell<Option<FiberPtr>>,
+    next_in_a_row: Cell<u32>,
+    /// Started fibers that are ready.
+    pub(super) ready: FiberList,
+    pub(super) fresh: Fresh,
+    /// Which of the two queues is asked first; they take turns.
+    fresh_first: Cell<bool>,
+    /// Set to leave the loop.
+    stop: Cell<bool>,
+    /// The runtime shuts down: every op fails at once.
+    draining: Cell<bool>,
+    pub(super) remote: &'static Remote,
+    pub(super) shared: Arc<Shared>,
+    caps: Arc<Caps>,
+    index: usize,
+    next_id: Cell<u64>,
+    ids_end: Cell<u64>,
+    pub(super) driver: RefCell<Driver>,
+    pub(super) timers: RefCell<Timers>,
+    stacks: RefCell<Cache>,
+    sanitize: UnsafeCell<sanitize::ThreadState>,
+    pub(super) search: super::search::State,
+}
+
+impl Worker {
+    /// Makes worker `index` of a runtime, for the calling thread.
+    pub(crate) fn new(shared: Arc<Shared>, index: usize) -> io::Result<Self> {
+        let remote = shared.seat(index).remote();
+        let config = driver::Config {
+            ring_entries: shared.config().ring_entries,
+            wake: shared.wake_method(),
+        };
+        let driver = Driver::new(&config, &remote.sleep)?;
+        remote.set_waker(driver.waker());
+        let fresh = Fresh::new(shared.workers() > 1);
+        shared.seat(index).take(fresh.stealer());
+        Ok(Self {
+            running: Cell::new(None),
+            next: Cell::new(None),
+            next_in_a_row: Cell::new(0),
+            ready: FiberList::default(),
+            fresh,
+            fresh_first: Cell::new(false),
+            stop: Cell::new(false),
+            draining: Cell::new(false),
+            remote,
+            caps: Arc::clone(driver.caps()),
+            index,
+            next_id: Cell::new(0),
+            ids_end: Cell::new(0),
+            driver: RefCell::new(driver),
+            timers: RefCell::default(),
+            stacks: RefCell::new(Cache::new(shared.stacks())),
+            sanitize: UnsafeCell::new(sanitize::ThreadState::new()),
+            search: super::search::State::new(shared.workers()),
+            shared,
+        })
+    }
+
+    #[inline(always)]
+    pub(crate) fn running(&self) -> Option<FiberPtr> {
+        self.running.get()
+    }
+
+    #[inline(always)]
+    pub(crate) fn remote(&self) -> &'static Remote {
+        self.remote
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    #[inline(always)]
+    pub(crate) fn caps(&self) -> &Caps {
+        &self.caps
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    pub(crate) fn index(&self) -> usize {
+        self.index
+    }
+
+    /// An identifier that no other fiber of this process has or will have.
+    #[inline]
+    fn next_id(&self) -> u64 {
+        static BLOCKS: AtomicU64 = AtomicU64::new(1);
+        if self.next_id.get() == self.ids_end.get() {
+            let block = BLOCKS.fetch_add(1, Ordering::Relaxed);
+            self.next_id.set(block * ID_BLOCK);
+            self.ids_end.set((block + 1) * ID_BLOCK);
+        }
+        let id = self.next_id.get();
+        self.next_id.set(id + 1);
+        id
+    }
+
+    // ---- Called by fibers of this worker --------------------------------------------------------
+
+    /// Makes a fresh fiber; the caller publishes it.
+    #[inline]
+    pub(crate) fn create<F, T>(&self, name: Option<Arc<str>>, f: F) -> io::Result<FiberPtr>
+    where
+        F: FnOnce() -> T,
+    {
+        let stack = self.stacks.borrow_mut().alloc()?;
+        Ok(self.create_on(stack, name, f))
+    }
+
+    /// As `create`, on a stack of the caller's.
+    #[inline]
+    pub(crate) fn create_on<F, T>(&self, stack: Stack, name: Option<Arc<str>>, f: F) -> FiberPtr
+    where
+        F: FnOnce() -> T,
+    {
+        bump(&self.remote.spawned);
+        entry::create(stack, self.next_id(), name, f)
+    }
+
+    /// Publishes a fresh fiber that any worker may start.
+    #[inline]
+    pub(crate) fn push_fresh(&self, fiber: FiberPtr) {
+        self.fresh.push(fiber);
+        if self.shared.workers() > 1 {
+            self.shared.offered(self.fresh.len());
+        }
+    }
+
+    /// Publishes a fresh fiber that only this worker may start, or a started one of this worker.
+    #[inline]
+    pub(crate) fn push_ready(&self, fiber: FiberPtr) {
+        self.ready.push(fiber);
+    }
+
+    /// Publishes a fiber of this worker that somebody has just woken: it runs next.
+    #[inline]
+    pub(crate) fn push_woken(&self, fiber: FiberPtr) {
+        if let Some(earlier) = self.next.replace(Some(fiber)) {
+            self.ready.push(earlier);
+        }
+    }
+
+    /// Takes a timer out that has not fired.
+    pub(crate) fn disarm(&self, timer: TimerPtr) {
+        self.timers.borrow_mut().remove(timer);
+    }
+
+    pub(crate) fn close(&self, fd: OwnedFd) {
+        self.driver.borrow_mut().close(fd);
+    }
+
+    /// Gives back the stack of a fiber that is gone.
+    #[inline]
+    pub(crate) fn free_stack(&self, stack: Stack) {
+        if std::ptr::eq(stack.pool(), self.shared.stacks()) {
+            self.stacks.borrow_mut().free(stack);
+        } else {
+            stack.pool().free(stack);
+        }
+    }
+
+    /// Leaves the loop after the current step.
+    pub(crate) fn stop(&self) {
+        self.stop.set(true);
+    }
+
+    // ---- The loop -------------------------------------------------------------------------------
+
+    /// Runs fibers until `stop`, or until the runtime has stopped, or until `deadline_ns`.
+    pub(crate) fn run(&self, deadline_ns: Option<u64>) {
+        let _entered = current::enter(self);
+        self.shared.worker_awake();
+        self.stop.set(false);
+        loop {
+            self.pass();
+            if self.stop.get() || self.shared.phase() == Phase::Stopped {
+                break;
+            }
+            if deadline_ns.is_some_and(|deadline_ns| clock::now_ns() >= deadline_ns) {
+                break;
+            }
+            if !self.has_ready() && !self.look_for_work() && !self.has_ready() {
+                self.sleep(deadline_ns);
+            }
+        }
+        self.leave_search();
+        self.shared.worker_gone(!self.fresh.is_empty());
+    }
+
+    /// Runs one pass without ever waiting. Returns the number of resumes.
+    pub(crate) fn tick(&self) -> u64 {
+        let _entered = current::enter(self);
+        let before = self.remote.resumes.load(Ordering::Relaxed);
+        self.shared.worker_awake();
+        self.events();
+        self.take_external();
+        self.pass();
+        self.shared.worker_gone(!self.fresh.is_empty());
+        self.remote.resumes.load(Ordering::Relaxed) - before
+    }
+
+    /// Ready fibers up to the budget, then everything else once.
+    fn pass(&self) {
+        let mut left = BUDGET;
+        while left > 0 && !self.stop.get() {
+            let Some(fiber) = self.pick() else { break };
+            self.step(fiber);
+            left -= 1;
+        }
+        let resumes = &self.remote.resumes;
+        resumes
+            .store(resumes.load(Ordering::Relaxed) + u64::from(BUDGET - left), Ordering::Relaxed);
+        self.events();
+    }
+
+    #[inline]
+    pub(super) fn has_ready(&self) -> bool {
+        self.next.get().is_some() || !self.ready.is_empty() || !self.fresh.is_empty()
+    }
+
+    /// The fiber to run next: the one woken last, a few times in a row; else from the ready and the
+    /// fresh ones by turns.
+    #[inline]
+    fn pick(&self) -> Option<FiberPtr> {
+        if let Some(fiber) = self.next.take() {
+            let in_a_row = self.next_in_a_row.get();
+            if in_a_row < MAX_NEXT {
+                self.next_in_a_row.set(in_a_row + 1);
+                return Some(fiber);
+            }
+            self.ready.push(fiber);
+        }
+        self.next_in_a_row.set(0);
+        let fresh_first = !self.fresh_first.get();
+        self.fresh_first.set(fresh_first);
+        if fresh_first {
+            self.pop_fresh().or_else(|| self.ready.pop())
+        } else {
+            self.ready.pop().or_else(|| self.pop_fresh())
+        }
+    }
+
+    #[inline]
+    fn pop_fresh(&self) -> Option<FiberPtr> {
+        let fiber = self.fresh.pop()?;
+        bump(&self.remote.taken);
+        Some(fiber)
+    }
+
+    /// Runs one fiber until it leaves its stack, and does what it asked for.
+    #[inline]
+    fn step(&self, fiber: FiberPtr) {
+        if fiber.header().home.load(Ordering::Relaxed).is_null() {
+            self.remote.set_home(fiber);
+        }
+        self.running.set(Some(fiber));
+        // SAFETY: it was in one of our queues, so we are its holder.
+        let after = unsafe {
+            park::resume(fiber, (self as *const Self).expose_provenance(), self.sanitize.get())
+        };
+        self.running.set(None);
+        match after {
+            AfterSwitch::Yield => self.ready.push(fiber),
+            AfterSwitch::Submit(op) => self.submit(fiber, op),
+            AfterSwitch::Wait(wait) => self.register(fiber, wait),
+            AfterSwitch::Ended => self.ended(fiber),
+            AfterSwitch::Free => self.free(fiber),
+        }
+    }
+
+    #[inline]
+    fn submit(&self, fiber: FiberPtr, op: PendingPtr) {
+        if fiber.header().cancel.load(Ordering::Acquire) & CANCEL_REQUESTED != 0
+            || self.draining.get()
+        {
+            op.set_outcome(-libc::ECANCELED);
+            self.ready.push(fiber);
+            return;
+        }
+        fiber.header().waiting.set(Waiting::Op(op));
+        self.driver.borrow_mut().enqueue(op, &self.ready);
+    }
+
+    #[inline]
+    fn register(&self, fiber: FiberPtr, wait: &Wait<'_>) {
+        let header = fiber.header();
+        if wait.on_cancel == OnCancel::End
+            && (self.draining.get()
+                || header.cancel.load(Ordering::Acquire) & CANCEL_REQUESTED != 0)
+        {
+            self.ready.push(fiber);
+            return;
+        }
+        header.waiting.set(Waiting::Signal(wait.signal.into(), wait.on_cancel));
+        if let Some(timer) = wait.timer {
+            // SAFETY: the timer is on the stack the fiber has just left; whoever resumes the fiber
+            // does so on this thread, and `submit::wait` takes the timer out first thing.
+            self.timers.borrow_mut().insert(unsafe { TimerPtr::new(timer) });
+        }
+        if !wait.signal.register(Waiter::Fiber(fiber.address())) {
+            self.push_woken(fiber);
+        }
+    }
+
+    #[inline]
+    fn ended(&self, fiber: FiberPtr) {
+        let panicked = fiber.header().panicked.get();
+        self.off_the_books(fiber);
+        match fiber.header().ended.set() {
+            // The handle went away a moment ago: the fiber is resumed to drop its result.
+            Waiter::Detached => return self.resume_detached(fiber),
+            waiter => wake_waiter(waiter),
+        }
+        // The fiber may be gone by now.
+        self.count_end(panicked);
+    }
+
+    #[cold]
+    fn resume_detached(&self, fiber: FiberPtr) {
+        let header = fiber.header();
+        // SAFETY: the fiber is off its stack, and we are its holder.
+        unsafe {
+            if let Some(stack) = &*header.stack.get() {
+                *header.sanitize.get() = sanitize::FiberState::new(stack);
+            }
+        }
+        self.push_woken(fiber);
+    }
+
+    #[inline]
+    fn count_end(&self, panicked: bool) {
+        if panicked {
+            bump(&self.remote.panicked);
+        }
+        bump(&self.remote.ended);
+    }
+
+    /// Tells a sanitizer that the fiber has ended.
+    #[inline]
+    fn off_the_books(&self, fiber: FiberPtr) {
+        let header = fiber.header();
+        // SAFETY: the fiber is off its stack, and we are its holder.
+        unsafe {
+            if let Some(stack) = &*header.stack.get() {
+                sanitize::destroy(self.sanitize.get(), header.sanitize.get(), stack);
+            }
+        }
+    }
+
+    #[inline]
+    fn free(&self, fiber: FiberPtr) {
+        self.off_the_books(fiber);
+        self.count_end(fiber.header().panicked.get());
+        // SAFETY: ended, result dropped, off its stack; the reference was the fiber's own.
+        if let Some(stack) = unsafe { fiber.release() } {
+            self.free_stack(stack);
+        }
+    }
+
+    /// Everything that is not a ready fiber: what others sent, due timers, the driver.
+    #[inline]
+    pub(super) fn events(&self) {
+        self.take_inbox();
+        self.fire_timers();
+        if self.shared.phase() != Phase::Running && !self.draining.replace(true) {
+            self.drain();
+        }
+        self.driver.borrow_mut().turn(&self.ready, driver::Wait::No);
+    }
+
+    #[inline]
+    fn take_inbox(&self) {
+        for woken in self.remote.woken.take() {
+            self.ready.push(woken.0);
+        }
+        for cancelled in self.remote.cancels.take() {
+            let fiber = cancelled.0;
+            fiber.header().cancel.fetch_and(!CANCEL_LISTED, Ordering::AcqRel);
+            self.cancel_wait(fiber);
+            // SAFETY: the list's own reference.
+            if let Some(stack) = unsafe { fiber.release() } {
+                self.free_stack(stack);
+            }
+        }
+    }
+
+    /// Ends the wait of a fiber of this worker for which a cancel request has come.
+    pub(crate) fn cancel_wait(&self, fiber: FiberPtr) {
+        if fiber.header().cancel.load(Ordering::Acquire) & CANCEL_REQUESTED == 0 {
+            return;
+        }
+        match fiber.header().waiting.get() {
+            Waiting::Op(op) => self.driver.borrow_mut().cancel(op),
+            Waiting::Signal(signal, OnCancel::Wake | OnCancel::End) => {
+                // SAFETY: the fiber is suspended, and only this thread resumes it, so what it waits
+                // on is alive.
+                let signal = unsafe { signal.as_ref() };
+                if signal.unregister(Waiter::Fiber(fiber.address())) {
+                    self.ready.push(fiber);
+                }
+            }
+            Waiting::Signal(_, OnCancel::Ignore) | Waiting::Nothing => {}
+        }
+    }
+
+    #[inline]
+    fn fire_timers(&self) {
+        if !self.timers.borrow().is_empty() {
+            self.fire_timers_until(clock::now_ns());
+        }
+    }
+
+    fn fire_timers_until(&self, now_ns: u64) {
+        loop {
+            let Some(timer) = self.timers.borrow_mut().pop_due(now_ns) else { return };
+            timer.set_fired();
+            let fiber = timer.fiber();
+            if let Waiting::Signal(signal, _) = fiber.header().waiting.get() {
+                // SAFETY: as in `cancel_wait`.
+                if unsafe { signal.as_ref() }.unregister(Waiter::Fiber(fiber.address())) {
+                    self.ready.push(fiber);
+                }
+            }
+        }
+    }
+
+    /// The runtime shuts down: ends every wait that can be ended.
+    fn drain(&self) {
+        self.driver.borrow_mut().cancel_all();
+        self.fire_timers_until(u64::MAX);
+    }
+
+    /// Publishes how much this worker still waits for.
+    pub(super) fn publish_busy(&self) {
+        let busy = self.driver.borrow().in_flight() + self.timers.borrow().len();
+        self.remote.busy.store(busy, Ordering::Relaxed);
+    }
+}

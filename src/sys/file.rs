@@ -1,0 +1,119 @@
+//! System calls on open files.
+//!
+//! Each function is one call and returns what the kernel returned: `>= 0`, or `-errno`. Nothing is
+//! repeated and nothing is translated. `offset` is `None` for the file's own position, which the call
+//! then moves.
+
+use std::ffi::CStr;
+use std::io::{Error, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
+
+use super::slices::{IOV_MAX, SlicesMut};
+
+/// From libc's "-1 and errno" to "-errno". A count fits: Linux transfers at most 0x7ffff000 bytes.
+pub(crate) fn answer(ret: isize) -> i32 {
+    if ret == -1 { -Error::last_os_error().raw_os_error().unwrap_or(libc::EIO) } else { ret as i32 }
+}
+
+/// The directory argument of the `*at` calls: `None` is the current directory.
+pub(crate) fn dir_fd(dir: Option<BorrowedFd<'_>>) -> i32 {
+    dir.map_or(libc::AT_FDCWD, |fd| fd.as_raw_fd())
+}
+
+/// `read`, or `pread` at an offset.
+pub(crate) fn read(fd: BorrowedFd<'_>, buf: &mut [u8], offset: Option<u64>) -> i32 {
+    // SAFETY: `buf` is ours to write for the whole call, and initialised memory stays so.
+    unsafe { read_raw(fd, buf.as_mut_ptr(), buf.len(), offset) }
+}
+
+/// As [`read`], into memory that need not be initialised; the first `result` bytes are afterwards.
+pub(crate) fn read_uninit(
+    fd: BorrowedFd<'_>,
+    buf: &mut [MaybeUninit<u8>],
+    offset: Option<u64>,
+) -> i32 {
+    // SAFETY: `buf` is ours to write for the whole call, and the kernel does not read it.
+    unsafe { read_raw(fd, buf.as_mut_ptr().cast(), buf.len(), offset) }
+}
+
+/// # Safety
+/// `ptr..ptr + len` is writable for the whole call.
+unsafe fn read_raw(fd: BorrowedFd<'_>, ptr: *mut u8, len: usize, offset: Option<u64>) -> i32 {
+    let (fd, ptr) = (fd.as_raw_fd(), ptr.cast());
+    // SAFETY: the caller vouches for the buffer; the descriptor is borrowed, hence open.
+    answer(unsafe {
+        match offset {
+            None => libc::read(fd, ptr, len),
+            Some(offset) => libc::pread(fd, ptr, len, offset as libc::off_t),
+        }
+    })
+}
+
+/// `write`, or `pwrite` at an offset.
+pub(crate) fn write(fd: BorrowedFd<'_>, buf: &[u8], offset: Option<u64>) -> i32 {
+    let (fd, ptr) = (fd.as_raw_fd(), buf.as_ptr().cast());
+    // SAFETY: `buf` is readable for the whole call; the descriptor is borrowed, hence open.
+    answer(unsafe {
+        match offset {
+            None => libc::write(fd, ptr, buf.len()),
+            Some(offset) => libc::pwrite(fd, ptr, buf.len(), offset as libc::off_t),
+        }
+    })
+}
+
+/// `readv`, or `preadv` at an offset.
+pub(crate) fn read_vectored(
+    fd: BorrowedFd<'_>,
+    bufs: &mut SlicesMut<'_>,
+    offset: Option<u64>,
+) -> i32 {
+    let (fd, ptr, len) = (fd.as_raw_fd(), bufs.as_ptr(), bufs.len() as i32);
+    // SAFETY: a `SlicesMut` is the only way to its buffers while it lives, and it is borrowed
+    // mutably for the whole call; the descriptor is borrowed, hence open.
+    answer(unsafe {
+        match offset {
+            None => libc::readv(fd, ptr, len),
+            Some(offset) => libc::preadv(fd, ptr, len, offset as libc::off_t),
+        }
+    })
+}
+
+/// `writev`, or `pwritev` at an offset, of the first [`IOV_MAX`] buffers.
+pub(crate) fn write_vectored(fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>], offset: Option<u64>) -> i32 {
+    let (fd, len) = (fd.as_raw_fd(), bufs.len().min(IOV_MAX) as i32);
+    let ptr = bufs.as_ptr().cast::<libc::iovec>();
+    // SAFETY: an `IoSlice` is defined to have the layout of `iovec`, and the buffers are readable
+    // for the whole call; the descriptor is borrowed, hence open.
+    answer(unsafe {
+        match offset {
+            None => libc::writev(fd, ptr, len),
+            Some(offset) => libc::pwritev(fd, ptr, len, offset as libc::off_t),
+        }
+    })
+}
+
+/// `openat`; the result is a new descriptor that the caller owns.
+pub(crate) fn openat(dir: Option<BorrowedFd<'_>>, path: &CStr, flags: i32, mode: u32) -> i32 {
+    // SAFETY: `path` is a C string that lives for the whole call; the directory is borrowed.
+    answer(unsafe { libc::openat(dir_fd(dir), path.as_ptr(), flags, mode) } as isize)
+}
+
+/// `close`. The descriptor is gone whatever the result.
+pub(crate) fn close(fd: OwnedFd) -> i32 {
+    // SAFETY: the descriptor was owned by the argument, which is forgotten here.
+    answer(unsafe { libc::close(fd.into_raw_fd()) } as isize)
+}
+
+/// `fsync`, or `fdatasync`.
+pub(crate) fn fsync(fd: BorrowedFd<'_>, data_only: bool) -> i32 {
+    let fd = fd.as_raw_fd();
+    // SAFETY: no memory is passed; the descriptor is borrowed, hence open.
+    answer(unsafe { if data_only { libc::fdatasync(fd) } else { libc::fsync(fd) } } as isize)
+}
+
+/// `ftruncate`.
+pub(crate) fn ftruncate(fd: BorrowedFd<'_>, len: u64) -> i32 {
+    // SAFETY: no memory is passed; the descriptor is borrowed, hence open.
+    answer(unsafe { libc::ftruncate(fd.as_raw_fd(), len as libc::off_t) } as isize)
+}

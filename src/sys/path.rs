@@ -1,0 +1,80 @@
+//! System calls on names: what a directory holds and what a path means.
+//!
+//! As in `file.rs`, each function is one call and returns `>= 0` or `-errno`.
+
+use std::ffi::CStr;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use super::file::{answer, dir_fd};
+
+/// `statx`.
+pub(crate) fn statx(
+    dir: Option<BorrowedFd<'_>>,
+    path: &CStr,
+    flags: i32,
+    mask: u32,
+    out: &mut libc::statx,
+) -> i32 {
+    // SAFETY: the path and `out` live for the whole call, and any bit pattern is a `libc::statx`.
+    answer(unsafe { libc::statx(dir_fd(dir), path.as_ptr(), flags, mask, out) } as isize)
+}
+
+/// A `statx` record with nothing in it, to be filled.
+pub(crate) fn empty_statx() -> libc::statx {
+    // SAFETY: the record consists of integers, for which zero is a value.
+    unsafe { std::mem::zeroed() }
+}
+
+/// `unlinkat`.
+pub(crate) fn unlinkat(dir: Option<BorrowedFd<'_>>, path: &CStr, flags: i32) -> i32 {
+    // SAFETY: the path lives for the whole call.
+    answer(unsafe { libc::unlinkat(dir_fd(dir), path.as_ptr(), flags) } as isize)
+}
+
+/// `mkdirat`.
+pub(crate) fn mkdirat(dir: Option<BorrowedFd<'_>>, path: &CStr, mode: u32) -> i32 {
+    // SAFETY: the path lives for the whole call.
+    answer(unsafe { libc::mkdirat(dir_fd(dir), path.as_ptr(), mode as libc::mode_t) } as isize)
+}
+
+/// `renameat2`, as a raw call because not every C library has the function.
+pub(crate) fn renameat(
+    old_dir: Option<BorrowedFd<'_>>,
+    old: &CStr,
+    new_dir: Option<BorrowedFd<'_>>,
+    new: &CStr,
+    flags: u32,
+) -> i32 {
+    let (old_dir, new_dir) = (dir_fd(old_dir), dir_fd(new_dir));
+    // SAFETY: both paths live for the whole call, and the arguments are those of renameat2.
+    answer(unsafe {
+        libc::syscall(libc::SYS_renameat2, old_dir, old.as_ptr(), new_dir, new.as_ptr(), flags)
+    } as isize)
+}
+
+/// `linkat`.
+pub(crate) fn linkat(
+    old_dir: Option<BorrowedFd<'_>>,
+    old: &CStr,
+    new_dir: Option<BorrowedFd<'_>>,
+    new: &CStr,
+    flags: i32,
+) -> i32 {
+    let (old_dir, new_dir) = (dir_fd(old_dir), dir_fd(new_dir));
+    // SAFETY: both paths live for the whole call.
+    answer(unsafe { libc::linkat(old_dir, old.as_ptr(), new_dir, new.as_ptr(), flags) } as isize)
+}
+
+/// `symlinkat`.
+pub(crate) fn symlinkat(target: &CStr, dir: Option<BorrowedFd<'_>>, path: &CStr) -> i32 {
+    // SAFETY: both strings live for the whole call.
+    answer(unsafe { libc::symlinkat(target.as_ptr(), dir_fd(dir), path.as_ptr()) } as isize)
+}
+
+/// `getdents64`: fills `buf` with directory records and returns their total length, 0 at the end.
+pub(crate) fn getdents64(dir: BorrowedFd<'_>, buf: &mut [u8]) -> i32 {
+    // SAFETY: `buf` is ours to write for the whole call, and the arguments are those of getdents64.
+    answer(unsafe {
+        libc::syscall(libc::SYS_getdents64, dir.as_raw_fd(), buf.as_mut_ptr(), buf.len())
+    } as isize)
+}

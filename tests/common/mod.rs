@@ -1,0 +1,112 @@
+//! What the contract tests share.
+//!
+//! A contract test is a plain function that must hold wherever it runs; [`contract!`] makes tests of
+//! it, one for each place. Inside, [`same!`] runs one body with `std::fs` and with `ramie::fs` under
+//! the name `fs` and demands the same outcome, so that std says what is right.
+#![allow(dead_code, reason = "each test file uses a part")]
+
+use std::fmt::Debug;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Defines test bodies and runs each of them in every place there is.
+#[macro_export]
+macro_rules! contract {
+    ($($(#[doc = $doc:literal])* fn $name:ident() $body:block)*) => {
+        $($(#[doc = $doc])* fn $name() $body)*
+
+        mod on_a_thread {
+            $(#[test] fn $name() { $crate::common::on_a_thread(super::$name) })*
+        }
+    };
+}
+
+/// Runs a test body as an ordinary thread does.
+pub fn on_a_thread(body: fn()) {
+    body();
+}
+
+/// Runs a body twice, each time in a fresh directory: with std's `fs`, then with ours. What the two
+/// return must look the same.
+#[macro_export]
+macro_rules! same {
+    (|$dir:ident| $body:expr) => {{
+        let expected = {
+            #[allow(unused_imports)]
+            use std::fs;
+            #[allow(unused_imports)]
+            use std::os::unix::fs as unix;
+            let temp = $crate::common::TempDir::new();
+            let $dir = temp.path();
+            format!("{:?}", $body)
+        };
+        let ours = {
+            #[allow(unused_imports)]
+            use ramie::fs;
+            #[allow(unused_imports)]
+            use ramie::os::unix::fs as unix;
+            let temp = $crate::common::TempDir::new();
+            let $dir = temp.path();
+            format!("{:?}", $body)
+        };
+        assert_eq!(ours, expected);
+    }};
+}
+
+/// An outcome in a form that can be compared: the value, or the error's kind and number.
+#[derive(Debug)]
+pub enum Seen<T> {
+    /// It worked.
+    Good(T),
+    /// It did not.
+    Bad(io::ErrorKind, Option<i32>),
+}
+
+/// Makes an outcome comparable.
+pub fn seen<T: Debug>(result: io::Result<T>) -> Seen<T> {
+    match result {
+        Ok(value) => Seen::Good(value),
+        Err(e) => Seen::Bad(e.kind(), e.raw_os_error()),
+    }
+}
+
+/// As [`seen`], of an outcome whose value does not matter.
+pub fn error<T>(result: io::Result<T>) -> Seen<()> {
+    seen(result.map(drop))
+}
+
+/// A directory of its own, removed with all its contents when it goes out of scope.
+pub struct TempDir {
+    path: PathBuf,
+}
+
+impl TempDir {
+    /// Makes a new, empty directory.
+    pub fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        loop {
+            let n = NEXT.fetch_add(1, Ordering::Relaxed);
+            let name = format!("ramie-test-{}-{n}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            match std::fs::create_dir(&path) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                result => {
+                    result.expect("a temporary directory can be made");
+                    return TempDir { path };
+                }
+            }
+        }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
+}
