@@ -40,7 +40,7 @@ pub(crate) fn hash_all(
         engine,
         plan: plan.clone(),
         next: AtomicUsize::new(0),
-        printer: Printer::new(engine, plan, report)?,
+        printer: Printer::new(plan, report)?,
         report: report.clone(),
     });
     let start = |_| {

@@ -13,7 +13,7 @@
 
 use crate::plan::Plan;
 use crate::report::Report;
-use crate::seam::{Engine, Parked, fs::File};
+use crate::seam::{self, Parked, fs::File};
 use sha2::{Digest as _, Sha256};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -35,7 +35,6 @@ pub(crate) enum Outcome {
 }
 
 pub(crate) struct Printer {
-    engine: Engine,
     plan: Arc<Plan>,
     report: Arc<Report>,
     stopped: AtomicBool,
@@ -62,11 +61,7 @@ struct Output {
 }
 
 impl Printer {
-    pub(crate) fn new(
-        engine: Engine,
-        plan: &Arc<Plan>,
-        report: &Arc<Report>,
-    ) -> io::Result<Printer> {
+    pub(crate) fn new(plan: &Arc<Plan>, report: &Arc<Report>) -> io::Result<Printer> {
         let stdout = io::stdout();
         let output = Output {
             eager: io::IsTerminal::is_terminal(&stdout),
@@ -78,7 +73,6 @@ impl Printer {
         };
         let slots = std::iter::repeat_with(|| None).take(plan.len().clamp(1, SLOTS)).collect();
         Ok(Printer {
-            engine,
             plan: plan.clone(),
             report: report.clone(),
             stopped: AtomicBool::new(false),
@@ -118,9 +112,9 @@ impl Printer {
                 if file - state.head < state.slots.len() {
                     return true;
                 }
-                state.waiting.push(self.engine.current());
+                state.waiting.push(seam::current());
             }
-            self.engine.park();
+            seam::park();
         }
     }
 

@@ -8,7 +8,7 @@ use std::thread;
 
 /// The file calls of the program, with std's names and signatures.
 pub(crate) mod fs {
-    pub(crate) use std::fs::{File, read_dir, symlink_metadata};
+    pub(crate) use ramie::fs::{File, read_dir, symlink_metadata};
 }
 
 /// Who runs the jobs.
@@ -21,15 +21,26 @@ pub(crate) enum Engine {
 }
 
 /// A job that has been started.
-pub(crate) struct Job<T>(thread::JoinHandle<T>);
+pub(crate) enum Job<T> {
+    Fiber(ramie::JoinHandle<T>),
+    Thread(thread::JoinHandle<T>),
+}
 
 /// A job that has parked, or is about to: `unpark` makes its `park` return.
-pub(crate) struct Parked(thread::Thread);
+pub(crate) use ramie::Fiber as Parked;
+
+/// The calling job, for somebody else to `unpark`; and waiting for that.
+pub(crate) use ramie::{current, park};
 
 impl Engine {
     /// Runs `main` where jobs can be started: on the runtime's main fiber, or just here.
     pub(crate) fn enter<T>(self, main: impl FnOnce() -> T) -> io::Result<T> {
-        Ok(main())
+        match self {
+            Engine::Fibers { workers } => {
+                Ok(ramie::Runtime::builder().workers(workers).build()?.run(main))
+            }
+            Engine::Threads(_) => Ok(main()),
+        }
     }
 
     /// Starts a job.
@@ -37,23 +48,17 @@ impl Engine {
         self,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Job<T> {
-        Job(thread::spawn(job))
-    }
-
-    /// The calling job, for somebody else to `unpark`.
-    pub(crate) fn current(self) -> Parked {
-        Parked(thread::current())
-    }
-
-    /// Waits for an `unpark` of the calling job, past or future. May also return without one.
-    pub(crate) fn park(self) {
-        thread::park();
+        match self {
+            Engine::Fibers { .. } => Job::Fiber(ramie::spawn(job)),
+            Engine::Threads(_) => Job::Thread(thread::spawn(job)),
+        }
     }
 
     /// Lets the other jobs of this worker run; a long calculation says this now and then.
     pub(crate) fn breathe(self) {
         match self {
-            Engine::Fibers { .. } | Engine::Threads(_) => {}
+            Engine::Fibers { .. } => ramie::yield_now(),
+            Engine::Threads(_) => {} // the kernel takes the core away by itself
         }
     }
 }
@@ -61,16 +66,11 @@ impl Engine {
 impl<T> Job<T> {
     /// Waits for the job's result. A job that panicked makes the caller panic.
     pub(crate) fn join(self) -> T {
-        match self.0.join() {
-            Ok(value) => value,
-            Err(payload) => std::panic::resume_unwind(payload),
-        }
-    }
-}
-
-impl Parked {
-    pub(crate) fn unpark(&self) {
-        self.0.unpark();
+        let result = match self {
+            Job::Fiber(fiber) => fiber.join(),
+            Job::Thread(thread) => thread.join(),
+        };
+        result.unwrap_or_else(|payload| std::panic::resume_unwind(payload))
     }
 }
 
