@@ -13,8 +13,11 @@ mod ring;
 use common::{Bench, Metric, OURS, TempDir};
 use io_uring::{opcode, squeue, types};
 use ring::{Aligned, Ring};
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 const FILES: [Metric; 2] = [
     Metric::rate("open+read+close, 1 thread", "k/s"),
@@ -30,11 +33,15 @@ fn main() {
     let given = bench.args.first().and_then(|text| text.parse().ok());
     let count = given.unwrap_or(bench.amount(20_000, 1000));
     let dir = TempDir::new("files");
-    let paths = make_files(&dir, count);
+    let paths = Arc::new(make_files(&dir, count));
     for _ in bench.rounds(7) {
         syscalls(&paths, 1); // so that all of it is cached
         for (threads, metric) in (1..).zip(FILES) {
+            if threads == 1 {
+                common::pin(0);
+            }
             bench.run(metric, OURS, || ours(&paths, threads));
+            common::unpin();
             bench.run(metric, "io_uring, linked", || uring(&paths, threads));
             bench.run(metric, "system calls", || syscalls(&paths, threads));
         }
@@ -42,9 +49,27 @@ fn main() {
     bench.print();
 }
 
-/// To be filled in: `threads` workers, DEPTH fibers each, which pull paths from a counter.
-fn ours(_paths: &[CString], _threads: usize) -> Option<f64> {
-    None
+fn ours(paths: &Arc<Vec<CString>>, workers: usize) -> Option<f64> {
+    let next = Arc::new(AtomicUsize::new(0));
+    let reader = || {
+        let (paths, next) = (paths.clone(), next.clone());
+        move || {
+            let mut buffer = [0; BUFFER];
+            while let Some(path) = paths.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let path = OsStr::from_bytes(path.as_bytes());
+                let mut file = ramie::fs::File::open(path).expect("it is there");
+                assert!(file.read(&mut buffer).expect("it can be read") > 0);
+            }
+        }
+    };
+    let runtime = common::runtime(workers)?;
+    let rate = runtime.run(|| {
+        common::k_per_s(paths.len(), || {
+            let started: Vec<_> = (0..workers * DEPTH).map(|_| ramie::spawn(reader())).collect();
+            started.into_iter().for_each(|fiber| fiber.join().expect("no fiber panicked"));
+        })
+    });
+    Some(rate)
 }
 
 fn make_files(dir: &TempDir, count: usize) -> Vec<CString> {

@@ -58,10 +58,28 @@ fn record(bench: &mut Bench, who: &'static str, cost: Option<Cost>) {
     bench.record(TABLES, who, cost.as_ref().map(|cost| cost.tables));
 }
 
-/// To be filled in: spawn `n` fibers that `park` (stack_size 64 KiB), wait until all are parked,
-/// take `memory()`, unpark them all and join them.
-fn ours(_n: usize) -> Option<Cost> {
-    None
+fn ours(n: usize) -> Option<Cost> {
+    let runtime = ramie::Runtime::builder().workers(1).stack_size(STACK).build().ok()?;
+    let per = |now: usize, then: usize| now.saturating_sub(then) as f64 / n as f64;
+    Some(runtime.run(|| {
+        let mut fibers = Vec::with_capacity(n);
+        let before = memory();
+        let create = ns_per(n, || {
+            for i in 0..n {
+                fibers.push(ramie::spawn_local(ramie::park));
+                if i % 256 == 255 {
+                    ramie::yield_now(); // as a server that accepts: they park as they come
+                }
+            }
+            ramie::yield_now();
+        });
+        let after = memory();
+        let finish = ns_per(n, || {
+            fibers.iter().for_each(|fiber| fiber.fiber().unpark());
+            fibers.drain(..).for_each(|fiber| fiber.join().expect("no fiber panicked"));
+        });
+        Cost { create, finish, rss: per(after.0, before.0), tables: per(after.1, before.1) }
+    }))
 }
 
 fn bare(n: usize) -> Option<(f64, Cost)> {

@@ -21,6 +21,7 @@ use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::Arc;
 
 const CACHED: [Metric; 2] =
     [Metric::rate("cached reads, 1 thread", "k/s"), Metric::rate("cached reads, 2 threads", "k/s")];
@@ -49,12 +50,18 @@ fn main() {
     for _ in bench.rounds(5) {
         for (threads, metric) in (1..).zip(CACHED) {
             read_through(&path);
+            if threads == 1 {
+                common::pin(0);
+            }
             bench.run(metric, OURS, || ours(&cached, threads));
+            common::unpin();
             bench.run(metric, "io_uring", || uring(&cached, threads, false, 16));
             bench.run(metric, "io_uring, registered", || uring(&cached, threads, true, 16));
             bench.run(metric, "pread", || pread(&cached, threads));
         }
+        common::pin(0);
         bench.run(DIRECT, OURS, || ours(&direct, 1));
+        common::unpin();
         bench.run(DIRECT, "io_uring", || uring(&direct, 1, false, 1));
         bench.run(DIRECT, "registered, wait for 8", || uring(&direct, 1, true, 8));
         bench.run(DIRECT, "pread", || pread(&direct, 1));
@@ -66,9 +73,36 @@ fn main() {
     bench.print();
 }
 
-/// To be filled in: `threads` workers, DEPTH fibers each, `job.reads / DEPTH` reads per fiber.
-fn ours(_job: &Job, _threads: usize) -> Option<f64> {
-    None
+/// One block on a fiber's stack, aligned for O_DIRECT.
+#[repr(align(4096))]
+struct Block([u8; BLOCK]);
+
+fn ours(job: &Job, workers: usize) -> Option<f64> {
+    let mut options = ramie::fs::OpenOptions::new();
+    options.read(true).custom_flags(if job.direct { libc::O_DIRECT } else { 0 });
+    let (path, blocks) = (job.path.to_owned(), job.blocks);
+    let each = job.reads / DEPTH;
+    let runtime = common::runtime(workers)?;
+    runtime.run(|| {
+        let file = Arc::new(options.open(path).ok()?); // tmpfs may know no O_DIRECT
+        let reader = |seed| {
+            let file = file.clone();
+            move || {
+                let mut block = Block([0; BLOCK]);
+                let mut rng = Rng(seed);
+                for _ in 0..each {
+                    let offset = rng.below(blocks) * BLOCK;
+                    file.read_exact_at(&mut block.0, offset as u64).expect("a whole block");
+                }
+            }
+        };
+        let reads = workers * DEPTH * each;
+        Some(common::k_per_s(reads, || {
+            let started: Vec<_> =
+                (0..(workers * DEPTH) as u64).map(|seed| ramie::spawn(reader(seed))).collect();
+            started.into_iter().for_each(|fiber| fiber.join().expect("no fiber panicked"));
+        }))
+    })
 }
 
 fn write_file(path: &Path, blocks: usize) {

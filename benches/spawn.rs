@@ -37,14 +37,19 @@ fn main() {
     bench.print();
 }
 
-/// To be filled in: n times `ramie::spawn(|| black_box(1)).join()` in a runtime of `workers`.
-fn ours_one_by_one(_workers: usize, _tasks: usize) -> Option<f64> {
-    None
+fn ours_one_by_one(workers: usize, tasks: usize) -> Option<f64> {
+    let task = |_| _ = ramie::spawn(|| black_box(1)).join();
+    let runtime = common::runtime(workers)?;
+    Some(runtime.run(|| ns_per(tasks, || (0..tasks).for_each(task))))
 }
 
-/// To be filled in: as `threads_batches`, with `ramie::spawn`.
-fn ours_batches(_workers: usize, _tasks: usize) -> Option<f64> {
-    None
+fn ours_batches(workers: usize, tasks: usize) -> Option<f64> {
+    let batch = |_| {
+        let started: Vec<_> = (0..IN_BATCH).map(|_| ramie::spawn(|| black_box(1))).collect();
+        started.into_iter().for_each(|job| _ = job.join());
+    };
+    let runtime = common::runtime(workers)?;
+    Some(runtime.run(|| ns_per(tasks, || (0..tasks / IN_BATCH).for_each(batch))))
 }
 
 fn bare(tasks: usize) -> Option<f64> {

@@ -182,6 +182,17 @@ pub fn k_per_s(steps: usize, f: impl FnOnce()) -> f64 {
     1e6 / ns_per(steps, f)
 }
 
+/// A runtime of ours, or a message and `None` if there can be none here.
+pub fn runtime(workers: usize) -> Option<ramie::Runtime> {
+    match ramie::Runtime::builder().workers(workers).build() {
+        Ok(runtime) => Some(runtime),
+        Err(error) => {
+            eprintln!("no runtime: {error}");
+            None
+        }
+    }
+}
+
 /// The cores that this process may use.
 pub fn cores() -> Vec<usize> {
     // SAFETY: an all-zero set is valid, and it is the set that the call writes.
