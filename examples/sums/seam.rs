@@ -54,6 +54,15 @@ impl Engine {
         }
     }
 
+    /// Runs `f`, which makes many calls that have no io_uring operation, such as reading directories.
+    /// On a fiber each of them would go to the blocking threads and back; so `f` goes there, once.
+    pub(crate) fn blocking<T: Send>(self, f: impl FnOnce() -> T + Send) -> T {
+        match self {
+            Engine::Fibers { .. } => ramie::unblock(f),
+            Engine::Threads(_) => f(),
+        }
+    }
+
     /// Lets the other jobs of this worker run; a long calculation says this now and then.
     pub(crate) fn breathe(self) {
         match self {

@@ -15,9 +15,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Jobs that read directories at the same time. On fibers a directory is read by the runtime's
-/// blocking pool, so this is also how deep the disk's queue may get.
-const READERS: usize = 16;
+/// Jobs that read directories at the same time, on fibers: each has one of the runtime's blocking
+/// threads while the level lasts. More of them than cores, for directories that must be read from
+/// the disk.
+const READERS: usize = 4;
 
 /// In `Entry::child` while a level is being read: a directory that has no number yet.
 const UNNUMBERED: u32 = FILE - 1;
@@ -106,11 +107,11 @@ fn read_level(engine: Engine, paths: Vec<Box<[u8]>>, report: &Arc<Report>) -> Ve
     let mut dirs: Vec<Dir> = paths.iter().map(|path| Dir::new(path.clone())).collect();
     let level = Arc::new(Level { paths, next: AtomicUsize::new(0), report: report.clone() });
     let results = if jobs < 2 {
-        vec![read_some(&level)]
+        vec![engine.blocking(|| read_some(&level))]
     } else {
         let start = |_| {
             let level = level.clone();
-            engine.spawn(move || read_some(&level))
+            engine.spawn(move || engine.blocking(|| read_some(&level)))
         };
         let started: Vec<_> = (0..jobs).map(start).collect();
         started.into_iter().map(|job| job.join()).collect()

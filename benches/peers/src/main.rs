@@ -49,18 +49,32 @@ fn main() {
     bench.print();
 }
 
-/// To be filled in, with a path dependency on ramie.
 mod ours {
-    pub fn one_by_one(_workers: usize, _tasks: usize) -> Option<f64> {
-        None
+    use super::*;
+
+    pub fn one_by_one(workers: usize, tasks: usize) -> Option<f64> {
+        let task = |_| _ = ramie::spawn(|| black_box(1)).join();
+        let runtime = common::runtime(workers)?;
+        Some(runtime.run(|| ns_per(tasks, || (0..tasks).for_each(task))))
     }
 
-    pub fn batches(_workers: usize, _tasks: usize) -> Option<f64> {
-        None
+    fn join_all<T>(started: Vec<ramie::JoinHandle<T>>) {
+        started.into_iter().for_each(|fiber| _ = fiber.join().expect("no fiber panicked"));
     }
 
-    pub fn yields(_workers: usize, _yields: usize) -> Option<f64> {
-        None
+    pub fn batches(workers: usize, tasks: usize) -> Option<f64> {
+        let start = |_| ramie::spawn(|| black_box(1));
+        let batch = |_| join_all((0..IN_BATCH).map(start).collect());
+        let runtime = common::runtime(workers)?;
+        Some(runtime.run(|| ns_per(tasks, || (0..tasks / IN_BATCH).for_each(batch))))
+    }
+
+    pub fn yields(workers: usize, yields: usize) -> Option<f64> {
+        let each = yields / YIELDERS;
+        let yielder = move || (0..each).for_each(|_| ramie::yield_now());
+        let main = || join_all((0..YIELDERS).map(|_| ramie::spawn(yielder)).collect());
+        let runtime = common::runtime(workers)?;
+        Some(runtime.run(|| ns_per(yields, main)))
     }
 }
 
