@@ -65,7 +65,8 @@ fn ours(paths: &Arc<Vec<CString>>, workers: usize) -> Option<f64> {
     let runtime = common::runtime(workers)?;
     let rate = runtime.run(|| {
         common::k_per_s(paths.len(), || {
-            let started: Vec<_> = (0..workers * DEPTH).map(|_| ramie::spawn(reader())).collect();
+            let started: Vec<_> =
+                (0..workers * DEPTH).map(|i| common::spawn_on(i % workers, reader())).collect();
             started.into_iter().for_each(|fiber| fiber.join().expect("no fiber panicked"));
         })
     });

@@ -98,8 +98,9 @@ fn ours(job: &Job, workers: usize) -> Option<f64> {
         };
         let reads = workers * DEPTH * each;
         Some(common::k_per_s(reads, || {
-            let started: Vec<_> =
-                (0..(workers * DEPTH) as u64).map(|seed| ramie::spawn(reader(seed))).collect();
+            let started: Vec<_> = (0..(workers * DEPTH) as u64)
+                .map(|seed| common::spawn_on(seed as usize % workers, reader(seed)))
+                .collect();
             started.into_iter().for_each(|fiber| fiber.join().expect("no fiber panicked"));
         }))
     })

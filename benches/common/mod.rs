@@ -193,6 +193,15 @@ pub fn runtime(workers: usize) -> Option<ramie::Runtime> {
     }
 }
 
+/// Starts a fiber on a given worker: those that soon wait would otherwise all have started on the
+/// worker that made them before another one woke up.
+pub fn spawn_on<T: Send + 'static>(
+    worker: usize,
+    f: impl FnOnce() -> T + Send + 'static,
+) -> ramie::JoinHandle<T> {
+    ramie::Builder::new().worker(worker).spawn(f).expect("there is such a worker")
+}
+
 /// The cores that this process may use.
 pub fn cores() -> Vec<usize> {
     // SAFETY: an all-zero set is valid, and it is the set that the call writes.

@@ -43,9 +43,9 @@ pub(crate) fn hash_all(
         printer: Printer::new(plan, report)?,
         report: report.clone(),
     });
-    let start = |_| {
+    let start = |index| {
         let work = work.clone();
-        engine.spawn(move || work.job())
+        engine.spawn(index, move || work.job())
     };
     let started: Vec<_> = (0..jobs.min(plan.len())).map(start).collect();
     for job in started {

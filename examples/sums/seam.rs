@@ -43,13 +43,19 @@ impl Engine {
         }
     }
 
-    /// Starts a job.
+    /// Starts a job, the `index`th of several. Fibers are dealt out to the workers: left to
+    /// themselves, all that soon wait for a file would have started on the worker that made them,
+    /// before another one woke up, and a fiber stays where it has started.
     pub(crate) fn spawn<T: Send + 'static>(
         self,
+        index: usize,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Job<T> {
         match self {
-            Engine::Fibers { .. } => Job::Fiber(ramie::spawn(job)),
+            Engine::Fibers { workers } => {
+                let builder = ramie::Builder::new().worker(index % workers);
+                Job::Fiber(builder.spawn(job).expect("room for some dozens of fibers"))
+            }
             Engine::Threads(_) => Job::Thread(thread::spawn(job)),
         }
     }

@@ -109,9 +109,9 @@ fn read_level(engine: Engine, paths: Vec<Box<[u8]>>, report: &Arc<Report>) -> Ve
     let results = if jobs < 2 {
         vec![engine.blocking(|| read_some(&level))]
     } else {
-        let start = |_| {
+        let start = |index| {
             let level = level.clone();
-            engine.spawn(move || engine.blocking(|| read_some(&level)))
+            engine.spawn(index, move || engine.blocking(|| read_some(&level)))
         };
         let started: Vec<_> = (0..jobs).map(start).collect();
         started.into_iter().map(|job| job.join()).collect()
