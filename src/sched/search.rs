@@ -55,13 +55,13 @@ impl Worker {
         }
         let counted = summoned || shared.start_search();
         let found = if counted {
-            let spin = if self.search.sentry.get() || !shared.others_awake() {
+            let spin = if self.search.sentry.get() || !shared.idle().others_awake() {
                 Duration::ZERO
             } else {
                 shared.config().spin
             };
             let found = self.look_around(spin);
-            shared.end_search();
+            shared.idle().end_search();
             // Whoever was skipped because we searched must not be forgotten.
             if found && self.work_elsewhere(1) {
                 shared.wake_one();
@@ -72,7 +72,7 @@ impl Worker {
         };
         if found && self.search.sentry.take() {
             self.search.sentry_sleep.set(SENTRY_MIN);
-            shared.sentry_leaves();
+            shared.idle().sentry_leaves();
             if self.work_elsewhere(1) {
                 shared.wake_one();
             }
@@ -133,7 +133,7 @@ impl Worker {
                 continue;
             }
             let queued = stealer.len();
-            let alone = || !self.shared.others_awake() || self.is_left_alone(index);
+            let alone = || !self.shared.idle().others_awake() || self.is_left_alone(index);
             if queued >= 2 || (queued == 1 && alone()) {
                 if let Some(fiber) = steal(stealer) {
                     super::remote::bump(&self.remote.stolen);
@@ -171,10 +171,10 @@ impl Worker {
         let shared = &self.shared;
         self.publish_busy();
         let sentry = shared.workers() > 1
-            && shared.others_awake()
-            && (self.search.sentry.get() || shared.become_sentry());
+            && shared.idle().others_awake()
+            && (self.search.sentry.get() || shared.idle().become_sentry());
         if self.search.sentry.replace(sentry) && !sentry {
-            shared.sentry_leaves();
+            shared.idle().sentry_leaves();
         }
         let mut longest = None;
         if sentry {
@@ -189,9 +189,7 @@ impl Worker {
             }
         }
 
-        self.remote.sleep.announce();
-        shared.falls_asleep();
-        std::sync::atomic::fence(Ordering::SeqCst);
+        shared.idle().lie_down(&self.remote.sleep);
         // The second look: what was queued before the announcement, its giver told nobody about.
         if !self.must_not_sleep() {
             let next = [self.timers.borrow().next_deadline_ns(), deadline_ns];
@@ -200,8 +198,7 @@ impl Worker {
             let timeout = [next, longest].into_iter().flatten().min();
             self.driver.borrow_mut().turn(&self.ready, driver::Wait::Until(timeout));
         }
-        self.remote.sleep.awake();
-        shared.wakes_up();
+        shared.idle().get_up(&self.remote.sleep);
 
         if shared.seat(self.index()).take_summons() {
             self.search.summoned.set(true);
@@ -210,7 +207,7 @@ impl Worker {
             // Work of our own: somebody else must look around from now on.
             self.search.sentry.set(false);
             self.search.sentry_sleep.set(SENTRY_MIN);
-            shared.sentry_leaves();
+            shared.idle().sentry_leaves();
             if self.work_elsewhere(1) {
                 shared.wake_one();
             }
@@ -226,16 +223,16 @@ impl Worker {
             || phase == Phase::Stopped
             || (phase == Phase::Draining && !self.is_draining())
             // Lone fibers are left to their owners, if those run, and to the sentry.
-            || self.work_elsewhere(if self.shared.anybody_awake() { 2 } else { 1 })
+            || self.work_elsewhere(if self.shared.idle().anybody_awake() { 2 } else { 1 })
     }
 
     /// The worker leaves its loop: whatever it was counted as, it is no more.
     pub(super) fn leave_search(&self) {
         if self.search.summoned.take() || self.shared.seat(self.index()).take_summons() {
-            self.shared.end_search();
+            self.shared.idle().end_search();
         }
         if self.search.sentry.take() {
-            self.shared.sentry_leaves();
+            self.shared.idle().sentry_leaves();
         }
     }
 }

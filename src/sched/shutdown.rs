@@ -88,7 +88,7 @@ fn busy(shared: &Shared) -> bool {
     };
     shared.has_external()
         || shared.pool().busy() != 0
-        || shared.anybody_awake()
+        || shared.idle().anybody_awake()
         || shared.seats().iter().any(|seat| remote_busy(seat.remote()))
 }
 

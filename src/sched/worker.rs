@@ -212,7 +212,7 @@ impl Worker {
     /// Runs fibers until `stop`, or until the runtime has stopped, or until `deadline_ns`.
     pub(crate) fn run(&self, deadline_ns: Option<u64>) {
         let _entered = current::enter(self);
-        self.shared.worker_awake();
+        self.shared.idle().enter();
         self.stop.set(false);
         loop {
             self.pass();
@@ -234,7 +234,7 @@ impl Worker {
     pub(crate) fn tick(&self) -> u64 {
         let _entered = current::enter(self);
         let before = self.remote.resumes.load(Ordering::Relaxed);
-        self.shared.worker_awake();
+        self.shared.idle().enter();
         self.events();
         self.take_external();
         self.pass();
