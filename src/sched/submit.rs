@@ -47,7 +47,7 @@ pub(crate) fn close_detached(fd: OwnedFd) {
 /// Waits until `signal` is set, or `deadline_ns` has come, or a cancel request ends the wait
 /// (as `on_cancel` says). Returns whether the signal is set. The caller is the signal's only waiter.
 pub(crate) fn wait(signal: &Signal, deadline_ns: Option<u64>, on_cancel: OnCancel) -> bool {
-    let Some((worker, fiber)) = current::suspendable() else {
+    let Some((_, fiber)) = current::suspendable() else {
         return thread::wait(signal, deadline_ns.and_then(clock::instant));
     };
     let timer = deadline_ns.map(|deadline_ns| Timer::new(deadline_ns, fiber));
@@ -56,6 +56,8 @@ pub(crate) fn wait(signal: &Signal, deadline_ns: Option<u64>, on_cancel: OnCance
     unsafe { park::suspend(fiber, &AfterSwitch::Wait(&wait)) };
     fiber.header().waiting.set(Waiting::Nothing);
     if let Some(timer) = timer.as_ref().filter(|timer| timer.in_heap()) {
+        // Asked for anew: worker 0 may have moved with its runtime while the fiber was suspended.
+        let worker = current::worker().expect("a fiber runs on a worker");
         // SAFETY: the timer is on this frame, and in the heap only until `remove` returns.
         worker.disarm(unsafe { TimerPtr::new(timer) });
     }
