@@ -51,6 +51,9 @@ impl Worker {
         let shared = &self.shared;
         let summoned = self.search.summoned.take() || shared.seat(self.index()).take_summons();
         if shared.workers() == 1 {
+            if summoned {
+                shared.idle().end_search();
+            }
             return self.take_external();
         }
         let counted = summoned || shared.start_search();
