@@ -149,8 +149,11 @@ impl Idle {
         self.sentry.compare_exchange(false, true, Ordering::SeqCst, Ordering::Relaxed).is_ok()
     }
 
+    /// The caller looks at the queues once more afterwards.
     pub(crate) fn sentry_leaves(&self) {
         self.sentry.store(false, Ordering::SeqCst);
+        // Between this and the leaver's last look.
+        fence(Ordering::SeqCst);
     }
 
     // ---- The sleeper's side ---------------------------------------------------------------------

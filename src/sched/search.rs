@@ -73,13 +73,6 @@ impl Worker {
         } else {
             self.take_external() || self.steal()
         };
-        if found && self.search.sentry.take() {
-            self.search.sentry_sleep.set(SENTRY_MIN);
-            shared.idle().sentry_leaves();
-            if self.work_elsewhere(1) {
-                shared.wake_one();
-            }
-        }
         found
     }
 
@@ -206,14 +199,29 @@ impl Worker {
         if shared.seat(self.index()).take_summons() {
             self.search.summoned.set(true);
         }
-        if self.search.sentry.get() && self.has_ready() {
-            // Work of our own: somebody else must look around from now on.
-            self.search.sentry.set(false);
+    }
+
+    /// The worker has fibers to run: it looks around no more, whatever it is counted as, and passes
+    /// that duty on if there is anything to find.
+    #[inline]
+    pub(super) fn stop_looking(&self) {
+        if self.search.summoned.get() || self.search.sentry.get() {
+            self.stop_looking_slow();
+        }
+    }
+
+    #[cold]
+    fn stop_looking_slow(&self) {
+        let idle = self.shared.idle();
+        if self.search.summoned.take() {
+            idle.end_search();
+        }
+        if self.search.sentry.take() {
             self.search.sentry_sleep.set(SENTRY_MIN);
-            shared.idle().sentry_leaves();
-            if self.work_elsewhere(1) {
-                shared.wake_one();
-            }
+            idle.sentry_leaves();
+        }
+        if self.work_elsewhere(1) {
+            self.shared.wake_one();
         }
     }
 
@@ -229,13 +237,11 @@ impl Worker {
             || self.work_elsewhere(if self.shared.idle().anybody_awake() { 2 } else { 1 })
     }
 
-    /// The worker leaves its loop: whatever it was counted as, it is no more.
+    /// The worker leaves its loop.
     pub(super) fn leave_search(&self) {
-        if self.search.summoned.take() || self.shared.seat(self.index()).take_summons() {
-            self.shared.idle().end_search();
+        if self.shared.seat(self.index()).take_summons() {
+            self.search.summoned.set(true);
         }
-        if self.search.sentry.take() {
-            self.shared.idle().sentry_leaves();
-        }
+        self.stop_looking();
     }
 }

@@ -215,6 +215,9 @@ impl Worker {
         self.shared.idle().enter();
         self.stop.set(false);
         loop {
+            if self.has_ready() {
+                self.stop_looking();
+            }
             self.pass();
             if self.stop.get() || self.shared.phase() == Phase::Stopped {
                 break;
