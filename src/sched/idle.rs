@@ -91,15 +91,43 @@ impl Idle {
         self.sentry.load(Ordering::Relaxed)
     }
 
+    /// Gets one more worker to look for work, unless one does already or nobody sleeps: a sleeper, or
+    /// else what `start_another` starts (it says whether it has taken the claim over, with a
+    /// summons). `work` says whether there is anything to find.
+    #[cold]
+    pub(crate) fn wake_one<S: Sleeper>(
+        &self,
+        sleepers: &[S],
+        mut start_another: impl FnMut() -> bool,
+        work: impl Fn() -> bool,
+    ) {
+        loop {
+            if !self.claim() || self.summon(sleepers) || start_another() {
+                return;
+            }
+            self.end_search();
+            // Who fell asleep behind our back did not see what others queued meanwhile; and those
+            // saw the claim and woke nobody.
+            if !self.last_look(sleepers, &work) {
+                return;
+            }
+        }
+    }
+
+    /// After `end_search` by somebody who is no worker: whether somebody sleeps who should not.
+    pub(crate) fn last_look<S: Sleeper>(&self, sleepers: &[S], work: impl Fn() -> bool) -> bool {
+        sleepers.iter().any(S::is_asleep) && work()
+    }
+
     /// Whoever will be woken counts as searching from now on, so that the next spawn wakes nobody
     /// else. `false` if somebody searches already.
-    pub(crate) fn claim(&self) -> bool {
+    fn claim(&self) -> bool {
         self.searching.compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
     /// Hands the claim to the first sleeper that can be woken. `false` when there is none, and then
     /// the claim is still the caller's.
-    pub(crate) fn summon<S: Sleeper>(&self, sleepers: &[S]) -> bool {
+    fn summon<S: Sleeper>(&self, sleepers: &[S]) -> bool {
         for sleeper in sleepers {
             if sleeper.is_asleep() {
                 sleeper.summons().put();

@@ -219,16 +219,23 @@ impl Shared {
 
     #[cold]
     fn wake_one_slow(self: &Arc<Self>) {
-        if !self.idle.claim() || self.idle.summon(&self.seats) {
-            return;
-        }
-        if let Some(index) = self.reserve() {
-            self.seats[index].summons.put();
-            if self.start(index).is_ok() || !self.seats[index].take_summons() {
-                return;
-            }
-        }
-        self.idle.end_search();
+        self.idle.wake_one(&self.seats, || self.summon_new(), || self.any_fresh());
+    }
+
+    /// Starts one more worker, summoned; `false` if there is none to start.
+    fn summon_new(self: &Arc<Self>) -> bool {
+        let Some(index) = self.reserve() else { return false };
+        self.seats[index].summons.put();
+        self.start(index).is_ok() || !self.seats[index].take_summons()
+    }
+
+    /// Whether there is any fresh fiber to be had.
+    fn any_fresh(&self) -> bool {
+        self.has_external()
+            || self
+                .seats
+                .iter()
+                .any(|seat| seat.stealer().is_some_and(|stealer| !stealer.is_empty()))
     }
 
     fn reserve(&self) -> Option<usize> {
@@ -278,6 +285,9 @@ impl Shared {
                 self.start_failed(index, &error);
                 if self.seats[index].take_summons() {
                     self.idle.end_search();
+                    if self.idle.last_look(&self.seats, || self.any_fresh()) {
+                        self.wake_one();
+                    }
                 }
                 self.reroute(index);
             }
