@@ -257,6 +257,10 @@ impl Worker {
         resumes
             .store(resumes.load(Ordering::Relaxed) + u64::from(BUDGET - left), Ordering::Relaxed);
         self.events();
+        // An idle worker looks there anyway; but perhaps no worker is ever idle.
+        if left < BUDGET && self.take_external() && self.shared.workers() > 1 {
+            self.shared.offered(self.fresh.len());
+        }
     }
 
     #[inline]
