@@ -169,6 +169,16 @@ where
     // Nobody wants the result: it is dropped here, where its destructor may suspend.
     // SAFETY: stored above, and the join handle is gone.
     unsafe { drop_result::<T>(fiber) };
+    // That destructor may have made fiber-local values, which may not be `Send`: they must not be
+    // left to whoever drops the last handle.
+    let destroy = || {
+        // SAFETY: the running fiber's own.
+        unsafe { local::destroy_all(locals) };
+    };
+    if catch_unwind(AssertUnwindSafe(destroy)).is_err() {
+        eprintln!("fatal runtime error: fiber-local value panicked on drop, aborting");
+        std::process::abort();
+    }
     // SAFETY: directly before the last switch.
     unsafe { sanitize::before_suspend(fiber.header().thread.get(), fiber.header().sanitize.get()) };
     FREE as *const AfterSwitch<'static> as usize
