@@ -245,11 +245,9 @@ where
     static NEXT: AtomicU64 = AtomicU64::new(u64::MAX);
     let stack = shared.stacks().alloc()?;
     let fiber = entry::create(stack, NEXT.fetch_sub(1, Ordering::Relaxed), None, f);
-    shared.count_external_spawn();
-    match shared.push_external(fiber) {
+    match shared.spawn_external(fiber) {
         Ok(()) => Ok(JoinHandle::new(fiber)),
         Err(fiber) => {
-            shared.uncount_external_spawn();
             // SAFETY: nobody else has seen the fiber. Its closure is dropped unrun.
             unsafe {
                 entry::discard::<F>(fiber);

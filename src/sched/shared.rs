@@ -298,7 +298,7 @@ impl Shared {
     /// Fibers that were meant for a worker that could not start run wherever they can.
     fn reroute(self: &Arc<Self>, index: usize) {
         for woken in self.seats[index].remote.woken.take() {
-            let _ = self.push_external(woken.0);
+            let _ = self.push_external(woken.0, 0);
         }
     }
 
@@ -342,26 +342,25 @@ impl Shared {
 
     /// Queues a fresh fiber spawned by a thread that is no worker. Gives it back if the runtime has
     /// ended.
-    pub(crate) fn push_external(self: &Arc<Self>, fiber: FiberPtr) -> Result<(), FiberPtr> {
+    pub(crate) fn spawn_external(self: &Arc<Self>, fiber: FiberPtr) -> Result<(), FiberPtr> {
+        self.push_external(fiber, 1)
+    }
+
+    /// Queues a fresh fiber that any worker may take, and counts it if it is new.
+    fn push_external(self: &Arc<Self>, fiber: FiberPtr, new: usize) -> Result<(), FiberPtr> {
         {
             let mut external = lock(&self.external);
             if external.closed {
                 return Err(fiber);
             }
+            // Counted before anybody can take it, and not at all if it is refused.
+            self.external_spawned.fetch_add(new, Ordering::SeqCst);
             external.queue.push_back(fiber);
             self.external_len.store(external.queue.len(), Ordering::SeqCst);
         }
         self.idle.giver_fence();
         self.wake_one();
         Ok(())
-    }
-
-    pub(crate) fn count_external_spawn(&self) {
-        self.external_spawned.fetch_add(1, Ordering::SeqCst);
-    }
-
-    pub(crate) fn uncount_external_spawn(&self) {
-        self.external_spawned.fetch_sub(1, Ordering::SeqCst);
     }
 
     #[inline]

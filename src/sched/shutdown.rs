@@ -40,23 +40,13 @@ pub(crate) fn shut_down(worker: &Worker, patience: Duration) -> Leftovers {
     let deadline_ns = clock::deadline_ns(patience);
     shared.set_phase(Phase::Draining);
 
-    let mut snapshot = (0, 0);
-    let mut still_since_ns = clock::now_ns();
-    while shared.live() != 0 {
-        worker.run(Some(clock::deadline_ns(SLICE)));
-        let now_ns = clock::now_ns();
-        let moved = (resumes(&shared), shared.live());
-        if moved != snapshot || busy(&shared) {
-            snapshot = moved;
-            still_since_ns = now_ns;
-        }
-        let still = Duration::from_nanos(now_ns - still_since_ns);
-        if still >= STILL || now_ns >= deadline_ns {
-            break;
-        }
+    let gave_up = !run_down(worker, deadline_ns);
+    // From here on nothing comes in. What came in a moment ago runs, unless that makes no sense.
+    let mut unclaimed: Vec<FiberPtr> = shared.close_external().into();
+    if !gave_up && !unclaimed.is_empty() {
+        unclaimed.drain(..).for_each(|fiber| worker.fresh.push(fiber));
+        run_down(worker, deadline_ns);
     }
-
-    let unclaimed: Vec<FiberPtr> = shared.close_external().into();
     let fibers = shared.live();
     shared.set_phase(Phase::Stopped);
     shared.pool().close();
@@ -72,6 +62,27 @@ pub(crate) fn shut_down(worker: &Worker, patience: Duration) -> Leftovers {
         );
     }
     Leftovers { fibers, threads }
+}
+
+/// Runs worker 0 until no fiber is alive; `false` if that will not happen any more, or not in time.
+fn run_down(worker: &Worker, deadline_ns: u64) -> bool {
+    let shared = worker.shared();
+    let mut snapshot = (0, 0);
+    let mut still_since_ns = clock::now_ns();
+    while shared.live() != 0 {
+        worker.run(Some(clock::deadline_ns(SLICE)));
+        let now_ns = clock::now_ns();
+        let moved = (resumes(shared), shared.live());
+        if moved != snapshot || busy(shared) {
+            snapshot = moved;
+            still_since_ns = now_ns;
+        }
+        let still = Duration::from_nanos(now_ns - still_since_ns);
+        if still >= STILL || now_ns >= deadline_ns {
+            return false;
+        }
+    }
+    true
 }
 
 /// Fibers resumed so far.
