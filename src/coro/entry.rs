@@ -8,13 +8,13 @@ use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32};
+use std::sync::atomic::{AtomicPtr, AtomicU32};
 use std::thread;
 
 use super::header::Waiting;
 use super::local::{self, Locals};
 use super::park;
-use super::{AfterSwitch, FiberPtr, Header, Signal};
+use super::{AfterSwitch, Cancel, FiberPtr, Header, Signal};
 use crate::arch::{Context, Entry};
 use crate::stack::{Stack, sanitize};
 
@@ -113,7 +113,7 @@ where
             ended: Signal::new(),
             refs: AtomicU32::new(1),
             no_suspend: Cell::new(0),
-            cancel: AtomicU8::new(0),
+            cancel: Cancel::new(),
             panicked: Cell::new(false),
             thread_pointer: Cell::new(0),
             thread: Cell::new(ptr::null_mut()),

@@ -2,7 +2,7 @@
 //! plain thread, and while the thread unwinds, it blocks the thread.
 
 use super::{Remote, current};
-use crate::coro::header::{CANCEL_REQUESTED, Waiting};
+use crate::coro::header::Waiting;
 use crate::coro::{
     AfterSwitch, FiberPtr, OnCancel, Pending, PendingPtr, Signal, Timer, TimerPtr, Wait, Waiter,
     park, thread,
@@ -12,7 +12,6 @@ use crate::op::{Op, decode, perform};
 use crate::sys::clock;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::Ordering;
 
 /// Performs one op and returns its result.
 #[inline]
@@ -31,7 +30,7 @@ pub(crate) fn submit(mut op: Op<'_>) -> io::Result<u32> {
     let result = pending.outcome();
     if result == -libc::ECANCELED {
         // The request has been delivered.
-        fiber.header().cancel.fetch_and(!CANCEL_REQUESTED, Ordering::AcqRel);
+        fiber.header().cancel.reported();
     }
     decode::decode(result)
 }

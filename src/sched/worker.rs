@@ -14,7 +14,7 @@ use super::shared::{Phase, Shared};
 use super::submit::wake_waiter;
 use super::timers::Timers;
 use super::{Remote, current};
-use crate::coro::header::{CANCEL_LISTED, CANCEL_REQUESTED, Waiting};
+use crate::coro::header::Waiting;
 use crate::coro::{
     AfterSwitch, FiberList, FiberPtr, OnCancel, PendingPtr, TimerPtr, Wait, Waiter, entry, park,
 };
@@ -320,9 +320,7 @@ impl Worker {
 
     #[inline]
     fn submit(&self, fiber: FiberPtr, op: PendingPtr) {
-        if fiber.header().cancel.load(Ordering::Acquire) & CANCEL_REQUESTED != 0
-            || self.draining.get()
-        {
+        if fiber.header().cancel.is_requested_before_wait() || self.draining.get() {
             op.set_outcome(-libc::ECANCELED);
             self.ready.push(fiber);
             return;
@@ -335,8 +333,7 @@ impl Worker {
     fn register(&self, fiber: FiberPtr, wait: &Wait<'_>) {
         let header = fiber.header();
         if wait.on_cancel == OnCancel::End
-            && (self.draining.get()
-                || header.cancel.load(Ordering::Acquire) & CANCEL_REQUESTED != 0)
+            && (header.cancel.is_requested_before_wait() || self.draining.get())
         {
             self.ready.push(fiber);
             return;
@@ -425,7 +422,7 @@ impl Worker {
         }
         for cancelled in self.remote.cancels.take() {
             let fiber = cancelled.0;
-            fiber.header().cancel.fetch_and(!CANCEL_LISTED, Ordering::AcqRel);
+            fiber.header().cancel.unlist();
             self.cancel_wait(fiber);
             // SAFETY: the list's own reference.
             if let Some(stack) = unsafe { fiber.release() } {
@@ -436,7 +433,7 @@ impl Worker {
 
     /// Ends the wait of a fiber of this worker for which a cancel request has come.
     pub(crate) fn cancel_wait(&self, fiber: FiberPtr) {
-        if fiber.header().cancel.load(Ordering::Acquire) & CANCEL_REQUESTED == 0 {
+        if !fiber.header().cancel.is_requested() {
             return;
         }
         match fiber.header().waiting.get() {
