@@ -1,6 +1,5 @@
 //! Spawning fibers and talking about them: what `std::thread` is for threads.
 
-use crate::coro::header::{CANCEL_LISTED, CANCEL_REQUESTED};
 use crate::coro::{FiberPtr, OnCancel, Signal, entry};
 use crate::sched::remote::{Cancelled, Remote};
 use crate::sched::{self, Shared, current};
@@ -245,11 +244,9 @@ where
     static NEXT: AtomicU64 = AtomicU64::new(u64::MAX);
     let stack = shared.stacks().alloc()?;
     let fiber = entry::create(stack, NEXT.fetch_sub(1, Ordering::Relaxed), None, f);
-    shared.count_external_spawn();
-    match shared.push_external(fiber) {
+    match shared.spawn_external(fiber) {
         Ok(()) => Ok(JoinHandle::new(fiber)),
         Err(fiber) => {
-            shared.uncount_external_spawn();
             // SAFETY: nobody else has seen the fiber. Its closure is dropped unrun.
             unsafe {
                 entry::discard::<F>(fiber);
@@ -393,16 +390,15 @@ impl<T> fmt::Debug for JoinHandle<T> {
 
 fn request_cancel(fiber: FiberPtr) {
     let header = fiber.header();
-    let before = header.cancel.fetch_or(CANCEL_REQUESTED, Ordering::AcqRel);
-    if before & CANCEL_REQUESTED != 0 {
+    if !header.cancel.request() {
         return;
     }
-    // A fiber without a home is fresh: it finds the request when it has started.
+    // A fiber without a home is fresh: it finds the request when it has started (`coro/cancel.rs`).
     let Some(home) = Remote::of(fiber) else { return };
     match current::worker() {
         Some(worker) if std::ptr::eq(worker.remote(), home) => worker.cancel_wait(fiber),
         _ => {
-            if header.cancel.fetch_or(CANCEL_LISTED, Ordering::AcqRel) & CANCEL_LISTED == 0 {
+            if header.cancel.list() {
                 fiber.retain();
                 home.cancels.push(Cancelled(fiber));
                 home.notify();

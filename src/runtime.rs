@@ -181,6 +181,9 @@ fn describe(write: &mut dyn FnMut(&[u8])) {
 /// [`shutdown_timeout`](RuntimeBuilder::shutdown_timeout), their stacks are leaked: nothing on them
 /// is ever dropped, and nothing they borrow is freed.
 ///
+/// Dropped while its thread unwinds, a runtime asks its fibers to end and waits for nobody: those of
+/// worker 0, which cannot run there, are leaked at once.
+///
 /// # Examples
 /// ```
 /// use std::io::{Read, Write};
@@ -318,8 +321,9 @@ impl Runtime {
 
 impl Drop for Runtime {
     fn drop(&mut self) {
-        if current::worker().is_some() {
-            // The loop cannot be entered here. What can be told to end, is.
+        if current::worker().is_some() || std::thread::panicking() {
+            // The loop cannot be entered here; and fibers that ran on an unwinding thread could only
+            // block it. What can be told to end, is.
             shutdown::abandon(&self.worker);
         } else {
             shutdown::shut_down(&self.worker, self.patience);

@@ -8,13 +8,13 @@ use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32};
+use std::sync::atomic::{AtomicPtr, AtomicU32};
 use std::thread;
 
 use super::header::Waiting;
 use super::local::{self, Locals};
 use super::park;
-use super::{AfterSwitch, FiberPtr, Header, Signal};
+use super::{AfterSwitch, Cancel, FiberPtr, Header, Signal};
 use crate::arch::{Context, Entry};
 use crate::stack::{Stack, sanitize};
 
@@ -113,7 +113,7 @@ where
             ended: Signal::new(),
             refs: AtomicU32::new(1),
             no_suspend: Cell::new(0),
-            cancel: AtomicU8::new(0),
+            cancel: Cancel::new(),
             panicked: Cell::new(false),
             thread_pointer: Cell::new(0),
             thread: Cell::new(ptr::null_mut()),
@@ -169,6 +169,16 @@ where
     // Nobody wants the result: it is dropped here, where its destructor may suspend.
     // SAFETY: stored above, and the join handle is gone.
     unsafe { drop_result::<T>(fiber) };
+    // That destructor may have made fiber-local values, which may not be `Send`: they must not be
+    // left to whoever drops the last handle.
+    let destroy = || {
+        // SAFETY: the running fiber's own.
+        unsafe { local::destroy_all(locals) };
+    };
+    if catch_unwind(AssertUnwindSafe(destroy)).is_err() {
+        eprintln!("fatal runtime error: fiber-local value panicked on drop, aborting");
+        std::process::abort();
+    }
     // SAFETY: directly before the last switch.
     unsafe { sanitize::before_end(fiber.header().thread.get(), fiber.header().sanitize.get()) };
     FREE as *const AfterSwitch<'static> as usize

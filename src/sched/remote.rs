@@ -104,10 +104,11 @@ impl Remote {
     }
 }
 
-/// Adds to a counter that only the calling thread writes: no locked instruction.
+/// Adds to a counter that only the calling thread writes: no locked instruction. Whoever sees the
+/// new count sees what the thread did before, so that an end is never seen before its spawn.
 #[inline]
 pub(crate) fn bump(counter: &AtomicU64) {
-    counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Release);
 }
 
 /// A fiber in `Remote::woken`.

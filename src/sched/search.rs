@@ -54,17 +54,20 @@ impl Worker {
         let shared = &self.shared;
         let summoned = self.search.summoned.take() || shared.seat(self.index()).take_summons();
         if shared.workers() == 1 {
+            if summoned {
+                shared.idle().end_search();
+            }
             return self.take_external();
         }
         let counted = summoned || shared.start_search();
         let found = if counted {
-            let spin = if self.search.sentry.get() || !shared.others_awake() {
+            let spin = if self.search.sentry.get() || !shared.idle().others_awake() {
                 Duration::ZERO
             } else {
                 shared.config().spin
             };
             let found = self.look_around(spin);
-            shared.end_search();
+            shared.idle().end_search();
             // Whoever was skipped because we searched must not be forgotten.
             if found && self.work_elsewhere(1) {
                 shared.wake_one();
@@ -73,13 +76,6 @@ impl Worker {
         } else {
             self.take_external() || self.steal()
         };
-        if found && self.search.sentry.take() {
-            self.search.sentry_sleep.set(SENTRY_MIN);
-            shared.sentry_leaves();
-            if self.work_elsewhere(1) {
-                shared.wake_one();
-            }
-        }
         found
     }
 
@@ -133,7 +129,7 @@ impl Worker {
                 continue;
             }
             let queued = stealer.len();
-            let alone = || !self.shared.others_awake() || self.is_left_alone(index);
+            let alone = || !self.shared.idle().others_awake() || self.is_left_alone(index);
             if queued >= 2 || (queued == 1 && alone()) {
                 if let Some(fiber) = steal(stealer) {
                     super::remote::bump(&self.remote.stolen);
@@ -171,10 +167,10 @@ impl Worker {
         let shared = &self.shared;
         self.publish_busy();
         let sentry = shared.workers() > 1
-            && shared.others_awake()
-            && (self.search.sentry.get() || shared.become_sentry());
+            && shared.idle().others_awake()
+            && (self.search.sentry.get() || shared.idle().become_sentry());
         if self.search.sentry.replace(sentry) && !sentry {
-            shared.sentry_leaves();
+            shared.idle().sentry_leaves();
         }
         let longest = if sentry {
             let nap = self.search.sentry_sleep.get();
@@ -185,9 +181,7 @@ impl Worker {
             self.give_back_memory()
         };
 
-        self.remote.sleep.announce();
-        shared.falls_asleep();
-        std::sync::atomic::fence(Ordering::SeqCst);
+        shared.idle().lie_down(&self.remote.sleep);
         // The second look: what was queued before the announcement, its giver told nobody about.
         if !self.must_not_sleep() {
             let next = [self.timers.borrow().next_deadline_ns(), deadline_ns];
@@ -196,21 +190,35 @@ impl Worker {
             let timeout = [next, longest].into_iter().flatten().min();
             self.driver.borrow_mut().turn(&self.ready, driver::Wait::Until(timeout));
         }
-        self.remote.sleep.awake();
-        shared.wakes_up();
+        shared.idle().get_up(&self.remote.sleep);
         self.search.slept_long.set(longest == Some(TRIM_QUIET) && !self.has_ready());
 
         if shared.seat(self.index()).take_summons() {
             self.search.summoned.set(true);
         }
-        if self.search.sentry.get() && self.has_ready() {
-            // Work of our own: somebody else must look around from now on.
-            self.search.sentry.set(false);
+    }
+
+    /// The worker has fibers to run: it looks around no more, whatever it is counted as, and passes
+    /// that duty on if there is anything to find.
+    #[inline]
+    pub(super) fn stop_looking(&self) {
+        if self.search.summoned.get() || self.search.sentry.get() {
+            self.stop_looking_slow();
+        }
+    }
+
+    #[cold]
+    fn stop_looking_slow(&self) {
+        let idle = self.shared.idle();
+        if self.search.summoned.take() {
+            idle.end_search();
+        }
+        if self.search.sentry.take() {
             self.search.sentry_sleep.set(SENTRY_MIN);
-            shared.sentry_leaves();
-            if self.work_elsewhere(1) {
-                shared.wake_one();
-            }
+            idle.sentry_leaves();
+        }
+        if self.work_elsewhere(1) {
+            self.shared.wake_one();
         }
     }
 
@@ -235,16 +243,14 @@ impl Worker {
             || phase == Phase::Stopped
             || (phase == Phase::Draining && !self.is_draining())
             // Lone fibers are left to their owners, if those run, and to the sentry.
-            || self.work_elsewhere(if self.shared.anybody_awake() { 2 } else { 1 })
+            || self.work_elsewhere(if self.shared.idle().anybody_awake() { 2 } else { 1 })
     }
 
-    /// The worker leaves its loop: whatever it was counted as, it is no more.
+    /// The worker leaves its loop.
     pub(super) fn leave_search(&self) {
-        if self.search.summoned.take() || self.shared.seat(self.index()).take_summons() {
-            self.shared.end_search();
+        if self.shared.seat(self.index()).take_summons() {
+            self.search.summoned.set(true);
         }
-        if self.search.sentry.take() {
-            self.shared.sentry_leaves();
-        }
+        self.stop_looking();
     }
 }

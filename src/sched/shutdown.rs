@@ -40,23 +40,13 @@ pub(crate) fn shut_down(worker: &Worker, patience: Duration) -> Leftovers {
     let deadline_ns = clock::deadline_ns(patience);
     shared.set_phase(Phase::Draining);
 
-    let mut snapshot = (0, 0);
-    let mut still_since_ns = clock::now_ns();
-    while shared.live() != 0 {
-        worker.run(Some(clock::deadline_ns(SLICE)));
-        let now_ns = clock::now_ns();
-        let moved = (resumes(&shared), shared.live());
-        if moved != snapshot || busy(&shared) {
-            snapshot = moved;
-            still_since_ns = now_ns;
-        }
-        let still = Duration::from_nanos(now_ns - still_since_ns);
-        if still >= STILL || now_ns >= deadline_ns {
-            break;
-        }
+    let gave_up = !run_down(worker, deadline_ns);
+    // From here on nothing comes in. What came in a moment ago runs, unless that makes no sense.
+    let mut unclaimed: Vec<FiberPtr> = shared.close_external().into();
+    if !gave_up && !unclaimed.is_empty() {
+        unclaimed.drain(..).for_each(|fiber| worker.fresh.push(fiber));
+        run_down(worker, deadline_ns);
     }
-
-    let unclaimed: Vec<FiberPtr> = shared.close_external().into();
     let fibers = shared.live();
     shared.set_phase(Phase::Stopped);
     shared.pool().close();
@@ -75,6 +65,27 @@ pub(crate) fn shut_down(worker: &Worker, patience: Duration) -> Leftovers {
     Leftovers { fibers, threads }
 }
 
+/// Runs worker 0 until no fiber is alive; `false` if that will not happen any more, or not in time.
+fn run_down(worker: &Worker, deadline_ns: u64) -> bool {
+    let shared = worker.shared();
+    let mut snapshot = (0, 0);
+    let mut still_since_ns = clock::now_ns();
+    while shared.live() != 0 {
+        worker.run(Some(clock::deadline_ns(SLICE)));
+        let now_ns = clock::now_ns();
+        let moved = (resumes(shared), shared.live());
+        if moved != snapshot || busy(shared) {
+            snapshot = moved;
+            still_since_ns = now_ns;
+        }
+        let still = Duration::from_nanos(now_ns - still_since_ns);
+        if still >= STILL || now_ns >= deadline_ns {
+            return false;
+        }
+    }
+    true
+}
+
 /// Fibers resumed so far.
 fn resumes(shared: &Shared) -> u64 {
     shared.seats().iter().map(|seat| seat.remote().resumes.load(Ordering::SeqCst)).sum()
@@ -86,7 +97,7 @@ fn busy(shared: &Shared) -> bool {
         |remote: &Remote| remote.busy.load(Ordering::SeqCst) != 0 || remote.has_mail();
     shared.has_external()
         || shared.pool().busy() != 0
-        || shared.anybody_awake()
+        || shared.idle().anybody_awake()
         || shared.seats().iter().any(|seat| remote_busy(seat.remote()))
 }
 
@@ -98,7 +109,7 @@ impl Worker {
 }
 
 /// Ends a runtime whose worker 0 cannot run any more, because the runtime is dropped on a fiber of
-/// another one: its fibers are cancelled where other workers run them, and nobody is waited for.
+/// another one, or on a thread that unwinds (where every call that should suspend would block): its fibers are cancelled where other workers run them, and nobody is waited for.
 pub(crate) fn abandon(worker: &Worker) {
     let shared = worker.shared();
     shared.set_phase(Phase::Draining);
@@ -108,4 +119,5 @@ pub(crate) fn abandon(worker: &Worker) {
     }
     shared.pool().close();
     shared.waiters().close();
+    worker.retire();
 }

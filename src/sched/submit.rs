@@ -2,7 +2,7 @@
 //! plain thread, and while the thread unwinds, it blocks the thread.
 
 use super::{Remote, current};
-use crate::coro::header::{CANCEL_REQUESTED, Waiting};
+use crate::coro::header::Waiting;
 use crate::coro::{
     AfterSwitch, FiberPtr, OnCancel, Pending, PendingPtr, Signal, Timer, TimerPtr, Wait, Waiter,
     park, thread,
@@ -12,7 +12,6 @@ use crate::op::{Op, decode, perform};
 use crate::sys::clock;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::Ordering;
 
 /// Performs one op and returns its result.
 #[inline]
@@ -35,7 +34,7 @@ pub(crate) fn submit(mut op: Op<'_>) -> io::Result<u32> {
     }
     if result == -libc::ECANCELED {
         // The request has been delivered.
-        fiber.header().cancel.fetch_and(!CANCEL_REQUESTED, Ordering::AcqRel);
+        fiber.header().cancel.reported();
     }
     decode::decode(result)
 }
@@ -51,7 +50,7 @@ pub(crate) fn close_detached(fd: OwnedFd) {
 /// Waits until `signal` is set, or `deadline_ns` has come, or a cancel request ends the wait
 /// (as `on_cancel` says). Returns whether the signal is set. The caller is the signal's only waiter.
 pub(crate) fn wait(signal: &Signal, deadline_ns: Option<u64>, on_cancel: OnCancel) -> bool {
-    let Some((worker, fiber)) = current::suspendable() else {
+    let Some((_, fiber)) = current::suspendable() else {
         return thread::wait(signal, deadline_ns.and_then(clock::instant));
     };
     let timer = deadline_ns.map(|deadline_ns| Timer::new(deadline_ns, fiber));
@@ -60,6 +59,8 @@ pub(crate) fn wait(signal: &Signal, deadline_ns: Option<u64>, on_cancel: OnCance
     unsafe { park::suspend(fiber, &AfterSwitch::Wait(&wait)) };
     fiber.header().waiting.set(Waiting::Nothing);
     if let Some(timer) = timer.as_ref().filter(|timer| timer.in_heap()) {
+        // Asked for anew: worker 0 may have moved with its runtime while the fiber was suspended.
+        let worker = current::worker().expect("a fiber runs on a worker");
         // SAFETY: the timer is on this frame, and in the heap only until `remove` returns.
         worker.disarm(unsafe { TimerPtr::new(timer) });
     }

@@ -14,7 +14,7 @@ use super::shared::{Phase, Shared};
 use super::submit::wake_waiter;
 use super::timers::Timers;
 use super::{Remote, current};
-use crate::coro::header::{CANCEL_LISTED, CANCEL_REQUESTED, Waiting};
+use crate::coro::header::Waiting;
 use crate::coro::{
     AfterSwitch, FiberList, FiberPtr, OnCancel, PendingPtr, TimerPtr, Wait, Waiter, entry, park,
 };
@@ -222,9 +222,12 @@ impl Worker {
     /// Runs fibers until `stop`, or until the runtime has stopped, or until `deadline_ns`.
     pub(crate) fn run(&self, deadline_ns: Option<u64>) {
         let _entered = current::enter(self);
-        self.shared.worker_awake();
+        self.shared.idle().enter();
         self.stop.set(false);
         loop {
+            if self.has_ready() {
+                self.stop_looking();
+            }
             self.pass();
             if self.stop.get() || self.shared.phase() == Phase::Stopped {
                 break;
@@ -244,7 +247,7 @@ impl Worker {
     pub(crate) fn tick(&self) -> u64 {
         let _entered = current::enter(self);
         let before = self.remote.resumes.load(Ordering::Relaxed);
-        self.shared.worker_awake();
+        self.shared.idle().enter();
         self.events();
         self.take_external();
         self.pass();
@@ -264,6 +267,10 @@ impl Worker {
         resumes
             .store(resumes.load(Ordering::Relaxed) + u64::from(BUDGET - left), Ordering::Relaxed);
         self.events();
+        // An idle worker looks there anyway; but perhaps no worker is ever idle.
+        if left < BUDGET && self.take_external() && self.shared.workers() > 1 {
+            self.shared.offered(self.fresh.len());
+        }
     }
 
     #[inline]
@@ -323,8 +330,7 @@ impl Worker {
 
     #[inline]
     fn submit(&self, fiber: FiberPtr, op: PendingPtr) {
-        let refused = fiber.header().cancel.load(Ordering::Acquire) & CANCEL_REQUESTED != 0
-            || self.draining.get();
+        let refused = fiber.header().cancel.is_requested_before_wait() || self.draining.get();
         // SAFETY: the op is ours now, and the reference does not leave this line.
         if refused && unsafe { op.op() }.can_be_refused() {
             op.set_outcome(-libc::ECANCELED);
@@ -339,8 +345,7 @@ impl Worker {
     fn register(&self, fiber: FiberPtr, wait: &Wait<'_>) {
         let header = fiber.header();
         if wait.on_cancel == OnCancel::End
-            && (self.draining.get()
-                || header.cancel.load(Ordering::Acquire) & CANCEL_REQUESTED != 0)
+            && (header.cancel.is_requested_before_wait() || self.draining.get())
         {
             self.ready.push(fiber);
             return;
@@ -429,7 +434,7 @@ impl Worker {
         }
         for cancelled in self.remote.cancels.take() {
             let fiber = cancelled.0;
-            fiber.header().cancel.fetch_and(!CANCEL_LISTED, Ordering::AcqRel);
+            fiber.header().cancel.unlist();
             self.cancel_wait(fiber);
             // SAFETY: the list's own reference.
             if let Some(stack) = unsafe { fiber.release() } {
@@ -440,7 +445,7 @@ impl Worker {
 
     /// Ends the wait of a fiber of this worker for which a cancel request has come.
     pub(crate) fn cancel_wait(&self, fiber: FiberPtr) {
-        if fiber.header().cancel.load(Ordering::Acquire) & CANCEL_REQUESTED == 0 {
+        if !fiber.header().cancel.is_requested() {
             return;
         }
         match fiber.header().waiting.get() {
