@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::fs::{FileTimes, Permissions, TryLockError};
-use std::io;
+use std::io::{self, Seek};
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::OnceLock;
 use std::time::SystemTime;
 
 use super::metadata::{self, Metadata};
@@ -48,6 +49,8 @@ pub struct File {
     /// std's file, which knows the calls that never wait (dup, lseek) and those that have no ring
     /// operation (locks, chmod); its own reads and writes are not used.
     inner: Detach<std::fs::File>,
+    /// Whether the file has positions, once somebody has asked.
+    seekable: OnceLock<bool>,
 }
 
 impl File {
@@ -269,6 +272,12 @@ impl File {
     pub(super) fn std(&self) -> &std::fs::File {
         &self.inner
     }
+
+    /// Whether the file has positions: a pipe has none.
+    pub(super) fn is_seekable(&self) -> bool {
+        // lseek never waits.
+        *self.seekable.get_or_init(|| (&*self.inner).stream_position().is_ok())
+    }
 }
 
 impl fmt::Debug for File {
@@ -300,7 +309,7 @@ impl IntoRawFd for File {
 
 impl From<std::fs::File> for File {
     fn from(file: std::fs::File) -> Self {
-        File { inner: Detach::new(file) }
+        File { inner: Detach::new(file), seekable: OnceLock::new() }
     }
 }
 

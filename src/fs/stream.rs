@@ -56,7 +56,7 @@ impl File {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn read_vectored_at(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> io::Result<usize> {
-        self.read_vectored_from(bufs, file_offset(offset)?)
+        self.read_vectored_from(bufs, self.offset(offset)?)
     }
 
     /// Writes several buffers, one after the other, from `offset` on. The position stays.
@@ -65,7 +65,20 @@ impl File {
     /// # Errors
     /// As [`write_at`](FileExt::write_at).
     pub fn write_vectored_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
-        self.write_vectored_to(bufs, file_offset(offset)?)
+        self.write_vectored_to(bufs, self.offset(offset)?)
+    }
+
+    /// Refuses what `pread` and `pwrite` refuse: what is negative as the kernel's signed offset (among
+    /// it the value that stands for the file's own position), and files that have no positions, of
+    /// which a ring ignores the offset.
+    fn offset(&self, offset: u64) -> io::Result<u64> {
+        if offset > i64::MAX.unsigned_abs() {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        if !self.is_seekable() {
+            return Err(io::Error::from_raw_os_error(libc::ESPIPE));
+        }
+        Ok(offset)
     }
 
     /// How many bytes are left to read, as far as the file's size tells.
@@ -133,15 +146,6 @@ impl File {
     }
 }
 
-/// Refuses, as the kernel does, what is negative as the kernel's signed offset; among it the value
-/// that stands for the file's own position.
-fn file_offset(offset: u64) -> io::Result<u64> {
-    if offset > i64::MAX.unsigned_abs() {
-        return Err(io::Error::from_raw_os_error(libc::EINVAL));
-    }
-    Ok(offset)
-}
-
 impl Read for &File {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.read_from(buf, AT_POSITION)
@@ -199,11 +203,11 @@ impl Seek for &File {
 
 impl FileExt for File {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.read_from(buf, file_offset(offset)?)
+        self.read_from(buf, self.offset(offset)?)
     }
 
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
-        self.write_to(buf, file_offset(offset)?)
+        self.write_to(buf, self.offset(offset)?)
     }
 }
 
