@@ -179,7 +179,8 @@ fn describe(write: &mut dyn FnMut(&[u8])) {
 /// error that [`is_cancelled`](crate::is_cancelled) recognises), sleeps end early, and the fibers
 /// run until they have ended. If some have not ended when nothing moves any more, or after the
 /// [`shutdown_timeout`](RuntimeBuilder::shutdown_timeout), their stacks are leaked: nothing on them
-/// is ever dropped, and nothing they borrow is freed.
+/// is ever dropped, and nothing they borrow is freed. So are those of the dropping thread's own
+/// fibers if it drops the runtime because it unwinds: a thread that unwinds runs no fibers.
 ///
 /// # Examples
 /// ```

@@ -4,7 +4,8 @@
 //!    ops submitted from now on fail with `ECANCELED`. Fibers see errors and come to their ends.
 //! 2. The thread that drops the runtime is worker 0 and goes on running its fibers, until no fiber
 //!    is alive; or nothing moves and nothing can move any more (the fibers left wait for each other);
-//!    or its patience is at an end.
+//!    or its patience is at an end. If that thread unwinds, it only waits for the other workers: its
+//!    own fibers could not suspend, and would take the panic for theirs.
 //! 3. The phase becomes `Stopped`: the workers leave their loops and drop their rings. A fiber that
 //!    is still alive keeps its stack, and a ring with an op in flight keeps its memory, for ever:
 //!    nothing that the kernel or a frame still points to is freed.
@@ -38,15 +39,20 @@ pub(crate) fn shut_down(worker: &Worker, patience: Duration) -> Leftovers {
         return Leftovers { fibers: 0, threads: false };
     }
     let deadline_ns = clock::deadline_ns(patience);
+    let unwinding = std::thread::panicking();
     shared.set_phase(Phase::Draining);
 
     let mut snapshot = (0, 0);
     let mut still_since_ns = clock::now_ns();
     while shared.live() != 0 {
-        worker.run(Some(clock::deadline_ns(SLICE)));
+        if unwinding {
+            std::thread::sleep(SLICE);
+        } else {
+            worker.run(Some(clock::deadline_ns(SLICE)));
+        }
         let now_ns = clock::now_ns();
         let moved = (resumes(&shared), shared.live());
-        if moved != snapshot || busy(&shared) {
+        if moved != snapshot || busy(&shared, unwinding.then_some(worker.remote())) {
             snapshot = moved;
             still_since_ns = now_ns;
         }
@@ -79,9 +85,13 @@ fn resumes(shared: &Shared) -> u64 {
     shared.seats().iter().map(|seat| seat.remote().resumes.load(Ordering::SeqCst)).sum()
 }
 
-/// Whether anything may still move by itself: an op, a timer, a job, something in an inbox.
-fn busy(shared: &Shared) -> bool {
+/// Whether anything may still move by itself: an op, a timer, a job, something in an inbox. What the
+/// worker `except` has does not count.
+fn busy(shared: &Shared, except: Option<&Remote>) -> bool {
     let remote_busy = |remote: &Remote| {
+        if except.is_some_and(|except| std::ptr::eq(except, remote)) {
+            return false;
+        }
         remote.busy.load(Ordering::SeqCst) != 0
             || !remote.woken.is_empty()
             || !remote.cancels.is_empty()
