@@ -27,7 +27,7 @@ mod runtime;
 
 pub use driver::WakeMethod;
 pub use fiber::{
-    Builder, Fiber, JoinHandle, current, is_fiber, no_suspend, park, park_timeout, sleep, spawn,
+    Builder, Fiber, FiberId, JoinHandle, current, is_fiber, no_suspend, park, park_timeout, sleep, spawn,
     spawn_local, stack_remaining, unblock, yield_now,
 };
 pub use local::{AccessError, LocalKey};

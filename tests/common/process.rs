@@ -10,6 +10,11 @@ const VARIABLE: &str = "RAMIE_TEST_CHILD";
 /// The process is this test program, started again for the test `name` (the caller's full name)
 /// only: there `body` is run and nothing after it.
 pub fn child(name: &str, body: impl FnOnce()) -> Output {
+    child_with(name, &[], body)
+}
+
+/// As [`child`], with more variables in its environment.
+pub fn child_with(name: &str, variables: &[(&str, &str)], body: impl FnOnce()) -> Output {
     if std::env::var(VARIABLE).is_ok_and(|child| child == name) {
         let _watchdog = super::watch::dog();
         body();
@@ -19,6 +24,7 @@ pub fn child(name: &str, body: impl FnOnce()) -> Output {
     Command::new(program)
         .args(["--exact", name, "--nocapture", "--include-ignored", "--test-threads=1"])
         .env(VARIABLE, name)
+        .envs(variables.iter().copied())
         .output()
         .expect("this program can be run again")
 }

@@ -6,7 +6,13 @@ use std::panic::Location;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-const PATIENCE: Duration = Duration::from_secs(90);
+/// Far more than any test takes. In seconds in the environment: more for slow machines and tools,
+/// less while a hang is being looked into.
+fn patience() -> Duration {
+    let seconds = std::env::var("RAMIE_TEST_PATIENCE").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(90))
+}
+
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 struct Entry {
@@ -32,7 +38,7 @@ pub struct Dog(u64);
 /// Watches the calling test, for the usual time.
 #[track_caller]
 pub fn dog() -> Dog {
-    dog_for(PATIENCE)
+    dog_for(patience())
 }
 
 /// Watches the calling test, for `patience`.
