@@ -170,7 +170,7 @@ impl Builder {
             Some(index) => {
                 self.check_worker(shared)?;
                 shared.ensure_started(index)?;
-                Some(shared.seat(index).remote())
+                Some(index)
             }
             None => None,
         };
@@ -184,11 +184,8 @@ impl Builder {
         let handle = JoinHandle::new(fiber);
         match home {
             None => worker.push_fresh(fiber),
-            Some(home) if std::ptr::eq(home, worker.remote()) => worker.push_ready(fiber),
-            Some(home) => {
-                home.woken.push(sched::remote::Woken(fiber));
-                home.notify();
-            }
+            Some(home) if home == worker.index() => worker.push_ready(fiber),
+            Some(home) => shared.push_to(home, fiber),
         }
         Ok(handle)
     }
