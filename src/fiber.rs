@@ -394,6 +394,8 @@ fn request_cancel(fiber: FiberPtr) {
     if before & CANCEL_REQUESTED != 0 {
         return;
     }
+    // `park` is woken by its token, wherever the fiber is: one that is about to park must not miss it.
+    sched::wake_waiter(header.token.set());
     // A fiber without a home is fresh: it finds the request when it has started.
     let Some(home) = Remote::of(fiber) else { return };
     match current::worker() {
@@ -553,14 +555,15 @@ pub fn yield_now() {
 /// [`std::thread::park`]: may return for no reason, so it belongs in a loop that checks a condition.
 ///
 /// # Cancellation
-/// A cancel request wakes a parked fiber once.
+/// A cancel request sets the token: it wakes a parked fiber, or lets its next call of `park` return
+/// at once.
 #[inline]
 pub fn park() {
     match current::suspendable() {
         Some((_, fiber)) => {
             let token = &fiber.header().token;
             if !token.take() {
-                sched::wait(token, None, OnCancel::Wake);
+                sched::wait(token, None, OnCancel::Ignore);
                 token.take();
             }
         }
@@ -574,7 +577,7 @@ pub fn park_timeout(timeout: Duration) {
         Some((_, fiber)) => {
             let token = &fiber.header().token;
             if !token.take() {
-                sched::wait(token, Some(clock::deadline_ns(timeout)), OnCancel::Wake);
+                sched::wait(token, Some(clock::deadline_ns(timeout)), OnCancel::Ignore);
                 token.take();
             }
         }

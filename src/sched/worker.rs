@@ -445,7 +445,7 @@ impl Worker {
         }
         match fiber.header().waiting.get() {
             Waiting::Op(op) => self.driver.borrow_mut().cancel(op),
-            Waiting::Signal(signal, OnCancel::Wake | OnCancel::End) => {
+            Waiting::Signal(signal, OnCancel::End) => {
                 // SAFETY: the fiber is suspended, and only this thread resumes it, so what it waits
                 // on is alive.
                 let signal = unsafe { signal.as_ref() };
