@@ -169,7 +169,7 @@ impl Builder {
             Some(index) => {
                 self.check_worker(shared)?;
                 shared.ensure_started(index)?;
-                Some(shared.seat(index).remote())
+                Some(index)
             }
             None => None,
         };
@@ -183,11 +183,8 @@ impl Builder {
         let handle = JoinHandle::new(fiber);
         match home {
             None => worker.push_fresh(fiber),
-            Some(home) if std::ptr::eq(home, worker.remote()) => worker.push_ready(fiber),
-            Some(home) => {
-                home.woken.push(sched::remote::Woken(fiber));
-                home.notify();
-            }
+            Some(home) if home == worker.index() => worker.push_ready(fiber),
+            Some(home) => shared.push_to(home, fiber),
         }
         Ok(handle)
     }
@@ -393,6 +390,8 @@ fn request_cancel(fiber: FiberPtr) {
     if !header.cancel.request() {
         return;
     }
+    // `park` is woken by its token, wherever the fiber is: one that is about to park must not miss it.
+    sched::wake_waiter(header.token.set());
     // A fiber without a home is fresh: it finds the request when it has started (`coro/cancel.rs`).
     let Some(home) = Remote::of(fiber) else { return };
     match current::worker() {
@@ -552,14 +551,15 @@ pub fn yield_now() {
 /// [`std::thread::park`]: may return for no reason, so it belongs in a loop that checks a condition.
 ///
 /// # Cancellation
-/// A cancel request wakes a parked fiber once.
+/// A cancel request sets the token: it wakes a parked fiber, or lets its next call of `park` return
+/// at once.
 #[inline]
 pub fn park() {
     match current::suspendable() {
         Some((_, fiber)) => {
             let token = &fiber.header().token;
             if !token.take() {
-                sched::wait(token, None, OnCancel::Wake);
+                sched::wait(token, None, OnCancel::Ignore);
                 token.take();
             }
         }
@@ -573,7 +573,7 @@ pub fn park_timeout(timeout: Duration) {
         Some((_, fiber)) => {
             let token = &fiber.header().token;
             if !token.take() {
-                sched::wait(token, Some(clock::deadline_ns(timeout)), OnCancel::Wake);
+                sched::wait(token, Some(clock::deadline_ns(timeout)), OnCancel::Ignore);
                 token.take();
             }
         }

@@ -54,6 +54,8 @@ impl Worker {
         let shared = &self.shared;
         let summoned = self.search.summoned.take() || shared.seat(self.index()).take_summons();
         if shared.workers() == 1 {
+            // Whoever summoned us counted us as searching, and nobody else is summoned meanwhile: the
+            // search ends before the look, so that what comes after the look summons again.
             if summoned {
                 shared.idle().end_search();
             }
@@ -77,6 +79,18 @@ impl Worker {
             self.take_external() || self.steal()
         };
         found
+    }
+
+    /// A worker that was summoned to look around has got work of its own: it does not search, and must
+    /// not be counted as if it did, or nobody else would be summoned while it is busy.
+    #[inline]
+    pub(super) fn decline_summons(&self) {
+        if self.search.summoned.take() || self.shared.seat(self.index()).take_summons() {
+            self.shared.idle().end_search();
+            if self.work_elsewhere(1) {
+                self.shared.wake_one();
+            }
+        }
     }
 
     fn look_around(&self, spin: Duration) -> bool {

@@ -5,6 +5,7 @@
 
 use super::blocking;
 use super::idle::{Idle, Sleeper, Summons};
+use super::remote::Woken;
 use super::{Remote, Worker};
 use crate::coro::FiberPtr;
 use crate::driver::WakeMethod;
@@ -42,6 +43,8 @@ pub(crate) struct Seat {
     remote: &'static Remote,
     /// Whether its worker has been started, or is being started.
     reserved: AtomicBool,
+    /// Its worker could not be started, and will not be.
+    failed: AtomicBool,
     /// Set with the worker's first breath.
     stealer: OnceLock<Option<Stealer<FiberPtr>>>,
     /// It was woken to search, and is counted in `searching` already.
@@ -120,6 +123,7 @@ impl Shared {
             .map(|_| Seat {
                 remote: Remote::acquire(),
                 reserved: AtomicBool::new(false),
+                failed: AtomicBool::new(false),
                 stealer: OnceLock::new(),
                 summons: Summons::new(),
             })
@@ -254,10 +258,24 @@ impl Shared {
 
     /// Starts worker `index` if it is not running yet.
     pub(crate) fn ensure_started(self: &Arc<Self>, index: usize) -> io::Result<()> {
+        if self.seats[index].failed.load(Ordering::SeqCst) {
+            return Err(io::Error::other(format!("worker {index} could not be started")));
+        }
         if self.seats[index].reserved.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
         self.start(index)
+    }
+
+    /// Queues a fresh fiber for worker `index`, which has been started.
+    pub(crate) fn push_to(self: &Arc<Self>, index: usize, fiber: FiberPtr) {
+        let seat = &self.seats[index];
+        seat.remote.woken.push(Woken(fiber));
+        seat.remote.notify();
+        // Either we see the failure, or whoever has failed sees the fiber (`notify` has a fence).
+        if seat.failed.load(Ordering::SeqCst) {
+            self.reroute(index);
+        }
     }
 
     /// Starts the thread of worker `index`, which has been reserved.
@@ -273,10 +291,12 @@ impl Shared {
         };
         self.thread_has_ended();
         self.start_failed(index, &error);
+        self.reroute(index);
         Err(error)
     }
 
     fn start_failed(&self, index: usize, error: &io::Error) {
+        self.seats[index].failed.store(true, Ordering::SeqCst);
         self.cannot_start.store(true, Ordering::Relaxed);
         tracing::warn!(worker = index, %error, "cannot start another worker; going on with fewer");
     }
@@ -304,6 +324,7 @@ impl Shared {
 
     /// Fibers that were meant for a worker that could not start run wherever they can.
     fn reroute(self: &Arc<Self>, index: usize) {
+        fence(Ordering::SeqCst);
         for woken in self.seats[index].remote.woken.take() {
             let _ = self.push_external(woken.0, 0);
         }

@@ -19,8 +19,10 @@ pub(crate) fn submit(mut op: Op<'_>) -> io::Result<u32> {
     let Some((worker, fiber)) = current::suspendable() else {
         return decode::decode(perform::perform(&mut op));
     };
-    if lower::route(&op, worker.caps()) == Route::Pool {
-        return blocking(|| decode::decode(perform::perform(&mut op)));
+    match lower::route(&op, worker.caps()) {
+        Route::Driver => {}
+        Route::Now => return decode::decode(perform::perform(&mut op)),
+        Route::Pool => return blocking(|| decode::decode(perform::perform(&mut op))),
     }
     let pending = Pending::new(op, fiber);
     // SAFETY: the fiber leaves its stack now, and is resumed when the op is complete.

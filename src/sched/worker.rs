@@ -47,6 +47,8 @@ pub(crate) struct Worker {
     fresh_first: Cell<bool>,
     /// Set to leave the loop.
     stop: Cell<bool>,
+    /// The fiber at whose end the loop is left.
+    main: Cell<Option<FiberPtr>>,
     /// The runtime shuts down: every op fails at once.
     draining: Cell<bool>,
     pub(super) remote: &'static Remote,
@@ -82,6 +84,7 @@ impl Worker {
             fresh,
             fresh_first: Cell::new(false),
             stop: Cell::new(false),
+            main: Cell::new(None),
             draining: Cell::new(false),
             remote,
             caps: Arc::clone(driver.caps()),
@@ -212,9 +215,12 @@ impl Worker {
         self.stacks.borrow_mut().release();
     }
 
-    /// Leaves the loop after the current step.
-    pub(crate) fn stop(&self) {
-        self.stop.set(true);
+    /// Runs fibers until `main`, a fiber of this worker that is ready, has ended.
+    pub(crate) fn run_main(&self, main: FiberPtr) {
+        self.main.set(Some(main));
+        self.push_ready(main);
+        self.run(None);
+        self.main.set(None);
     }
 
     // ---- The loop -------------------------------------------------------------------------------
@@ -235,7 +241,9 @@ impl Worker {
             if deadline_ns.is_some_and(|deadline_ns| clock::now_ns() >= deadline_ns) {
                 break;
             }
-            if !self.has_ready() && !self.look_for_work() && !self.has_ready() {
+            if self.has_ready() {
+                self.decline_summons();
+            } else if !self.look_for_work() && !self.has_ready() {
                 self.sleep(deadline_ns);
             }
         }
@@ -249,7 +257,6 @@ impl Worker {
         let before = self.remote.resumes.load(Ordering::Relaxed);
         self.shared.idle().enter();
         self.events();
-        self.take_external();
         self.pass();
         self.shared.worker_gone(!self.fresh.is_empty());
         self.remote.resumes.load(Ordering::Relaxed) - before
@@ -365,6 +372,9 @@ impl Worker {
     fn ended(&self, fiber: FiberPtr) {
         let panicked = fiber.header().panicked.get();
         self.off_the_books(fiber);
+        if self.main.get() == Some(fiber) {
+            self.stop.set(true);
+        }
         match fiber.header().ended.set() {
             // The handle went away a moment ago: the fiber is resumed to drop its result.
             Waiter::Detached => return self.resume_detached(fiber),
@@ -420,6 +430,7 @@ impl Worker {
     #[inline]
     pub(super) fn events(&self) {
         self.take_inbox();
+        self.take_external();
         self.fire_timers();
         if self.shared.phase() != Phase::Running && !self.draining.replace(true) {
             self.drain();
@@ -453,7 +464,7 @@ impl Worker {
             Waiting::Op(op) if unsafe { op.op() }.can_be_refused() => {
                 self.driver.borrow_mut().cancel(op);
             }
-            Waiting::Signal(signal, OnCancel::Wake | OnCancel::End) => {
+            Waiting::Signal(signal, OnCancel::End) => {
                 // SAFETY: the fiber is suspended, and only this thread resumes it, so what it waits
                 // on is alive.
                 let signal = unsafe { signal.as_ref() };
