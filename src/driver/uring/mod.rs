@@ -162,7 +162,12 @@ impl Uring {
                 break;
             }
             self.ring.run_deferred();
-            self.reap(ready);
+            if self.reap(ready) == 0 {
+                // Nothing came, and the flag may stay up: a waker on another CPU raises it after we
+                // have run what it queued. It says nothing until something completes.
+                self.ring.distrust_flag();
+                break;
+            }
         }
     }
 
@@ -190,9 +195,10 @@ impl Uring {
         }
     }
 
-    /// Takes all completions that are there.
+    /// Takes all completions that are there, and says how many there were.
     #[inline]
-    fn reap(&mut self, ready: &FiberList) {
+    fn reap(&mut self, ready: &FiberList) -> usize {
+        let mut count = 0;
         while let Some((user_data, result)) = self.ring.next_completion() {
             match user_data & TAGS {
                 TAG_OP => {
@@ -212,8 +218,12 @@ impl Uring {
                 TAG_WAKE => self.arm.woken(),
                 _ => {}
             }
+            count += 1;
         }
-        self.ring.release_completions();
+        if count != 0 {
+            self.ring.release_completions();
+        }
+        count
     }
 
     #[inline]
@@ -315,6 +325,9 @@ impl Uring {
         if self.push_plain(&entry) {
             self.closing += 1;
             _ = fd.into_raw_fd(); // the entry owns it now
+            // At once: the other end of a pipe, or whoever wants the address, must not depend on when
+            // this worker comes to its next turn.
+            self.ring.hand_over();
         }
     }
 }
