@@ -57,7 +57,7 @@ impl Worker {
             return self.take_external();
         }
         let counted = summoned || shared.start_search();
-        let found = if counted {
+        if counted {
             let spin = if self.search.sentry.get() || !shared.idle().others_awake() {
                 Duration::ZERO
             } else {
@@ -72,8 +72,7 @@ impl Worker {
             found
         } else {
             self.take_external() || self.steal()
-        };
-        found
+        }
     }
 
     fn look_around(&self, spin: Duration) -> bool {

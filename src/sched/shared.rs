@@ -185,17 +185,11 @@ impl Shared {
 
     // ---- Waking for fresh fibers ----------------------------------------------------------------
 
-    /// A worker has queued a fresh fiber and has `queued` of them now. A single one it will run
-    /// itself as soon as it suspends; it is worth a wake-up only if nobody looks around anyway.
+    /// A worker has queued a fresh fiber and has `queued` of them now.
     #[inline]
     pub(super) fn offered(self: &Arc<Self>, queued: usize) {
-        if queued < 2 {
-            if !self.idle.has_sentry() {
-                self.wake_one();
-            }
-        } else {
-            // Between the push and the look at who searches: see README.md, "The fence of the giver".
-            self.idle.giver_fence();
+        // See README.md, "The fence of the giver".
+        if self.idle.offered(queued) {
             self.wake_one();
         }
     }

@@ -331,5 +331,5 @@ impl Drop for Uring {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;
