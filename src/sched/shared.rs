@@ -5,6 +5,7 @@
 
 use super::blocking;
 use super::idle::{Idle, Sleeper, Summons};
+use super::remote::Woken;
 use super::{Remote, Worker};
 use crate::coro::FiberPtr;
 use crate::driver::WakeMethod;
@@ -46,6 +47,8 @@ pub(crate) struct Seat {
     stealer: OnceLock<Option<Stealer<FiberPtr>>>,
     /// It was woken to search, and is counted in `searching` already.
     summons: Summons,
+    /// Its worker could not start: nobody will ever look into its inbox.
+    failed: AtomicBool,
 }
 
 impl Seat {
@@ -120,6 +123,7 @@ impl Shared {
                 reserved: AtomicBool::new(false),
                 stealer: OnceLock::new(),
                 summons: Summons::new(),
+                failed: AtomicBool::new(false),
             })
             .collect();
         Ok(Arc::new(Self {
@@ -241,10 +245,25 @@ impl Shared {
 
     /// Starts worker `index` if it is not running yet.
     pub(crate) fn ensure_started(self: &Arc<Self>, index: usize) -> io::Result<()> {
-        if self.seats[index].reserved.swap(true, Ordering::AcqRel) {
-            return Ok(());
+        if !self.seats[index].reserved.swap(true, Ordering::AcqRel) {
+            return self.start(index);
         }
-        self.start(index)
+        if self.seats[index].failed.load(Ordering::SeqCst) {
+            return Err(io::Error::other(format!("worker {index} could not be started")));
+        }
+        Ok(())
+    }
+
+    /// Gives a fresh fiber to worker `index`, for which `ensure_started` was called.
+    pub(crate) fn give(self: &Arc<Self>, index: usize, fiber: FiberPtr) {
+        let seat = &self.seats[index];
+        seat.remote.woken.push(Woken(fiber));
+        seat.remote.notify();
+        // Either this sees that the worker has failed meanwhile, or its `reroute` sees the fiber.
+        fence(Ordering::SeqCst);
+        if seat.failed.load(Ordering::SeqCst) {
+            self.reroute(index);
+        }
     }
 
     /// Starts the thread of worker `index`, which has been reserved.
@@ -260,10 +279,13 @@ impl Shared {
         };
         self.thread_has_ended();
         self.start_failed(index, &error);
+        self.reroute(index);
         Err(error)
     }
 
     fn start_failed(&self, index: usize, error: &io::Error) {
+        self.seats[index].failed.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
         self.cannot_start.store(true, Ordering::Relaxed);
         tracing::warn!(worker = index, %error, "cannot start another worker; going on with fewer");
     }
