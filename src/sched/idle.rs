@@ -236,7 +236,7 @@ impl Idle {
     }
 
     /// How many search, for assertions.
-    #[cfg(test)]
+    #[cfg(all(test, loom))]
     pub(crate) fn searching(&self) -> usize {
         self.searching.load(Ordering::SeqCst)
     }
