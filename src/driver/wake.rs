@@ -4,7 +4,7 @@
 //! the sleeping side makes the kernel watch the word and how the waking side pokes the kernel.
 #![forbid(unsafe_code)]
 
-use crate::atomic::{AtomicU32, Ordering, fence};
+use crate::atomic::{AtomicU32, Ordering, fence, yield_now};
 use crate::sys::ring;
 use std::os::fd::RawFd;
 
@@ -93,7 +93,7 @@ impl SleepWord {
     pub(crate) fn retire(&self) {
         self.awake();
         while self.poking.load(Ordering::SeqCst) != 0 {
-            std::thread::yield_now();
+            yield_now();
         }
     }
 

@@ -62,7 +62,7 @@ impl Worker {
             return self.take_external();
         }
         let counted = summoned || shared.start_search();
-        let found = if counted {
+        if counted {
             let spin = if self.search.sentry.get() || !shared.idle().others_awake() {
                 Duration::ZERO
             } else {
@@ -77,8 +77,7 @@ impl Worker {
             found
         } else {
             self.take_external() || self.steal()
-        };
-        found
+        }
     }
 
     /// A worker that was summoned to look around has got work of its own: it does not search, and must

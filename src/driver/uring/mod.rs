@@ -57,6 +57,10 @@ pub(crate) struct Uring {
     backlog: PendingList,
     /// Ops in flight whose cancel request found no room.
     cancels: PendingList,
+    /// Everything is to end: no op is started any more.
+    ending: bool,
+    /// The request to end everything found no room.
+    cancel_all_due: bool,
 }
 
 impl Uring {
@@ -71,6 +75,8 @@ impl Uring {
             closing: 0,
             backlog: PendingList::new(),
             cancels: PendingList::new(),
+            ending: false,
+            cancel_all_due: false,
         })
     }
 
@@ -135,7 +141,7 @@ impl Uring {
 
     pub(super) fn turn(&mut self, ready: &FiberList, wait: Wait) {
         self.work_off_lists(ready);
-        let listed = !self.backlog.is_empty() || !self.cancels.is_empty();
+        let listed = !self.backlog.is_empty() || !self.cancels.is_empty() || self.cancel_all_due;
         match wait {
             Wait::Until(timeout) if !listed => {
                 // SAFETY: what the entry points to is never freed (`Arm`).
@@ -174,6 +180,9 @@ impl Uring {
     /// Tries again what found no room earlier.
     #[inline]
     fn work_off_lists(&mut self, ready: &FiberList) {
+        if self.cancel_all_due {
+            self.cancel_all();
+        }
         while let Some(op) = self.cancels.pop() {
             if op.owes_only_one() {
                 // The op itself is done meanwhile; nothing is left to cancel.
@@ -185,7 +194,7 @@ impl Uring {
             }
         }
         while let Some(op) = self.backlog.pop() {
-            if op.cancel_sent() {
+            if op.cancel_sent() || self.ending {
                 op.set_outcome(-libc::ECANCELED);
                 self.complete(op, ready);
             } else if !self.start(op, ready) {
@@ -243,14 +252,15 @@ impl Uring {
     #[cold]
     fn not_ready(&mut self, op: PendingPtr, result: i32, done: bool, ready: &FiberList) {
         let was_poll = op.polling().replace(false);
-        op.set_outcome(if op.cancel_sent() { -libc::ECANCELED } else { result });
+        let cancelled = op.cancel_sent() || self.ending;
+        op.set_outcome(if cancelled { -libc::ECANCELED } else { result });
         if !done {
             return; // a cancel request is under way; its completion ends the op
         }
         // SAFETY: the op is still ours.
         let poll = encode::poll(unsafe { op.op() });
         let entry = match (was_poll, poll) {
-            _ if op.cancel_sent() => None,
+            _ if cancelled => None,
             // SAFETY: as above.
             (true, _) if result >= 0 => Some(encode::encode(unsafe { op.op() })),
             (true, _) => None,
@@ -311,13 +321,14 @@ impl Uring {
         self.ring.submit() && unsafe { self.ring.push(entry) }
     }
 
-    /// Asks for everything to end, the waits for wake-ups included. Ops that are merely listed are
-    /// cancelled by their fibers' flags.
+    /// Asks for everything to end, the waits for wake-ups included. Ops that are merely listed, or
+    /// that would be tried again, end without being started.
     pub(super) fn cancel_all(&mut self) {
         let entry = opcode::AsyncCancel2::new(types::CancelBuilder::any().all())
             .build()
             .user_data(TAG_IGNORE);
-        self.push_plain(&entry);
+        self.ending = true;
+        self.cancel_all_due = !self.push_plain(&entry);
     }
 
     pub(super) fn close(&mut self, fd: OwnedFd) {
@@ -344,5 +355,5 @@ impl Drop for Uring {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;
