@@ -334,9 +334,10 @@ impl Worker {
     #[inline]
     fn register(&self, fiber: FiberPtr, wait: &Wait<'_>) {
         let header = fiber.header();
-        if wait.on_cancel == OnCancel::End
-            && (self.draining.get()
-                || header.cancel.load(Ordering::Acquire) & CANCEL_REQUESTED != 0)
+        let ends = wait.on_cancel == OnCancel::End;
+        if (ends && header.cancel.load(Ordering::Acquire) & CANCEL_REQUESTED != 0)
+            // No deadline is waited for any more.
+            || (self.draining.get() && (ends || wait.timer.is_some()))
         {
             self.ready.push(fiber);
             return;
