@@ -27,8 +27,8 @@ mod runtime;
 
 pub use driver::WakeMethod;
 pub use fiber::{
-    Builder, Fiber, FiberId, JoinHandle, current, is_fiber, no_suspend, park, park_timeout, sleep, spawn,
-    spawn_local, stack_remaining, unblock, yield_now,
+    Builder, Fiber, FiberId, JoinHandle, current, is_fiber, no_suspend, park, park_timeout, sleep,
+    spawn, spawn_local, stack_remaining, unblock, yield_now,
 };
 pub use local::{AccessError, LocalKey};
 /// Runs the body of `fn main` as the main fiber of a runtime.

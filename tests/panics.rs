@@ -23,7 +23,8 @@ fn payloads_reach_join() {
         rt.run(|| {
             let text = ramie::spawn(|| panic!("plain")).join().unwrap_err();
             assert_eq!(text.downcast_ref::<&str>(), Some(&"plain"));
-            let text = ramie::spawn(|| panic!("number {}", std::hint::black_box(5))).join().unwrap_err();
+            let text =
+                ramie::spawn(|| panic!("number {}", std::hint::black_box(5))).join().unwrap_err();
             assert_eq!(text.downcast_ref::<String>().unwrap(), "number 5");
             let custom = ramie::spawn(|| panic_any(Custom([3; 100]))).join().unwrap_err();
             assert_eq!(*custom.downcast::<Custom>().unwrap(), Custom([3; 100]));
@@ -226,7 +227,10 @@ fn caught_panics() {
                             panic_any((n, round));
                         });
                         ramie::yield_now();
-                        assert_eq!(*caught.unwrap_err().downcast::<(i32, i32)>().unwrap(), (n, round));
+                        assert_eq!(
+                            *caught.unwrap_err().downcast::<(i32, i32)>().unwrap(),
+                            (n, round)
+                        );
                         assert!(!std::thread::panicking());
                     }
                 })

@@ -410,9 +410,8 @@ fn runtimes_come_and_go() {
             scope.spawn(|| {
                 for n in 0..60 {
                     let rt = runtime(1 + n % 3);
-                    let fibers: Vec<_> = rt.run(|| {
-                        (0..20).map(|_| ramie::spawn(|| ramie::sleep(MS / 10))).collect()
-                    });
+                    let fibers: Vec<_> = rt
+                        .run(|| (0..20).map(|_| ramie::spawn(|| ramie::sleep(MS / 10))).collect());
                     if n % 2 == 0 {
                         rt.run(|| fibers.into_iter().for_each(|fiber| fiber.join().unwrap()));
                     }
@@ -475,7 +474,8 @@ fn the_blocking_pool_is_bounded() {
     let _watchdog = watch::dog();
     let rt = Runtime::builder().workers(2).blocking_threads(3).build().unwrap();
     let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let (now, most): (&'static _, &'static _) = (Box::leak(Box::new(now)), Box::leak(Box::new(most)));
+    let (now, most): (&'static _, &'static _) =
+        (Box::leak(Box::new(now)), Box::leak(Box::new(most)));
     rt.run(|| {
         let fibers: Vec<_> = (0..60)
             .map(|n| {

@@ -217,7 +217,15 @@ fn endless_fibers_cost_the_timeout() {
         stop.store(true, Ordering::SeqCst);
 
         let rt = runtime(1);
-        drop(rt.handle().spawn(|| loop { ramie::yield_now() }).unwrap());
+        drop(
+            rt.handle()
+                .spawn(|| {
+                    loop {
+                        ramie::yield_now()
+                    }
+                })
+                .unwrap(),
+        );
         assert_eq!(rt.shutdown_timeout(50 * MS), 1);
     });
 }
@@ -290,7 +298,7 @@ fn dropped_inside_another_runtime() {
 fn descriptors_and_threads_are_given_back() {
     isolated("descriptors_and_threads_are_given_back", || {
         let dir = common::TempDir::new();
-        let work = |round: usize| {
+        let work = |round: u32| {
             let rt = Runtime::builder().workers(3).ring_entries(8).build().unwrap();
             let path = dir.path().join("f");
             std::fs::write(&path, "text").unwrap();
@@ -310,7 +318,7 @@ fn descriptors_and_threads_are_given_back() {
                         })
                     })
                     .collect();
-                if round % 2 == 0 {
+                if round.is_multiple_of(2) {
                     for (n, fiber) in fibers.into_iter().enumerate() {
                         if n % 2 == 1 {
                             fiber.join().unwrap();
@@ -347,4 +355,75 @@ fn runtimes_do_not_pile_up() {
         let grown = common::process::resident().saturating_sub(before);
         assert!(grown < 16 << 20, "200 runtimes left {} KiB", grown >> 10);
     });
+}
+
+/// On a file system that flushes when a file is closed, the kernel closes later, by a thread of its
+/// own; the end of the runtime must not take that back.
+#[test]
+fn closes_that_are_put_off_survive_the_end() {
+    isolated("closes_that_are_put_off_survive_the_end", || {
+        let dir = common::TempDir::new();
+        if let Err(error) = mount_overlay(dir.path()) {
+            return println!("skipped: overlayfs cannot be mounted here: {error}");
+        }
+        let path = dir.path().join("merged/f");
+        std::fs::write(&path, "text").unwrap();
+        let before = fds();
+        for round in 0..20 {
+            let rt = runtime(2);
+            rt.run(|| {
+                for _ in 0..50 {
+                    let path = path.clone();
+                    drop(ramie::spawn(move || {
+                        let file = ramie::fs::File::open(path);
+                        ramie::yield_now();
+                        drop(file);
+                    }));
+                }
+                if round % 2 == 0 {
+                    ramie::sleep(MS);
+                }
+            });
+            drop(rt);
+            assert_eq!(fds(), before, "round {round}");
+        }
+        let merged = std::ffi::CString::new(dir.path().join("merged").to_str().unwrap()).unwrap();
+        // SAFETY: reads the string.
+        unsafe { libc::umount2(merged.as_ptr(), libc::MNT_DETACH) };
+    });
+}
+
+/// Mounts an overlay of its own on `dir/merged`, seen by this process only.
+fn mount_overlay(dir: &std::path::Path) -> std::io::Result<()> {
+    let check = |result: i32| match result {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    };
+    for name in ["lower", "upper", "work", "merged"] {
+        std::fs::create_dir(dir.join(name))?;
+    }
+    let c_string = |text: String| std::ffi::CString::new(text).expect("no zero byte");
+    let at = |name: &str| dir.join(name).display().to_string();
+    let options =
+        format!("lowerdir={},upperdir={},workdir={}", at("lower"), at("upper"), at("work"));
+    let (options, merged) = (c_string(options), c_string(at("merged")));
+    let private = libc::MS_REC | libc::MS_PRIVATE;
+    // SAFETY: the calling thread gets a mount table of its own; the strings are alive.
+    unsafe {
+        check(libc::unshare(libc::CLONE_NEWNS))?;
+        check(libc::mount(
+            c"none".as_ptr(),
+            c"/".as_ptr(),
+            std::ptr::null(),
+            private,
+            std::ptr::null(),
+        ))?;
+        check(libc::mount(
+            c"overlay".as_ptr(),
+            merged.as_ptr(),
+            c"overlay".as_ptr(),
+            0,
+            options.as_ptr().cast(),
+        ))
+    }
 }

@@ -245,7 +245,8 @@ impl Life {
             let Some(id) = self.world.admit() else { return };
             let (world, depth, seed) = (Arc::clone(&self.world), self.depth - 1, self.rng.next());
             let body = move || life(id, depth, world, seed);
-            let child = if self.rng.one_in(3) { ramie::spawn_local(body) } else { ramie::spawn(body) };
+            let child =
+                if self.rng.one_in(3) { ramie::spawn_local(body) } else { ramie::spawn(body) };
             if self.rng.one_in(6) {
                 child.cancel();
             }
