@@ -117,7 +117,10 @@ impl Waker {
     pub(crate) fn poke(self, word: &SleepWord) {
         match self {
             #[cfg(not(loom))]
-            Self::Futex => crate::sys::futex::wake(word.word(), 1),
+            // All who wait there: the kernel takes its time to end a ring that was dropped, and until
+            // then that ring's wait is on the word, which a new worker may have got meanwhile. A single
+            // wake could go to the dead.
+            Self::Futex => crate::sys::futex::wake(word.word(), i32::MAX),
             #[cfg(loom)]
             Self::Futex => _ = word,
             Self::MsgRing(fd) => {
