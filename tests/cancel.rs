@@ -337,7 +337,7 @@ fn no_byte_is_lost_to_a_cancellation() {
                     let few: Vec<u8> = (n..(n + n % 5 + 1).min(total)).map(|n| n as u8).collect();
                     writer.write_all(&few).unwrap();
                     n += few.len() as u64;
-                    if n % 3 == 0 {
+                    if n.is_multiple_of(3) {
                         ramie::yield_now();
                     }
                 }
@@ -350,7 +350,7 @@ fn no_byte_is_lost_to_a_cancellation() {
                     for _ in 0..n >> 54 {
                         std::hint::spin_loop();
                     }
-                    if n % 7 == 0 {
+                    if n.is_multiple_of(7) {
                         std::thread::yield_now();
                     }
                 }
@@ -375,7 +375,7 @@ fn cancelling_races_with_start_and_end() {
             let fiber = ramie::Builder::new()
                 .worker(1)
                 .spawn(move || {
-                    if n % 3 == 0 {
+                    if n.is_multiple_of(3) {
                         ramie::yield_now();
                     }
                     n

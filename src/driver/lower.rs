@@ -21,7 +21,7 @@ pub(crate) fn route(op: &Op<'_>, caps: &Caps) -> Route {
     match op {
         // A system call looks at what the descriptor is first: reading nothing from a directory, say,
         // is an error.
-        Op::Read { buf, .. } if buf.is_empty() => Route::Now,
+        Op::Read { buf: [], .. } => Route::Now,
         _ if caps.supports(op) => Route::Driver,
         _ => Route::Pool,
     }

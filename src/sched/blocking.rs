@@ -105,9 +105,8 @@ impl Pool {
                 unsafe { (job.run)(job.task) };
             }
         }
-        while !task.done.is_set() {
-            submit::wait(&task.done, None, OnCancel::Ignore);
-        }
+        // Suspends even if the job is done already: the other fibers get their turn.
+        while !submit::wait(&task.done, None, OnCancel::Ignore) {}
         match task.result.into_inner().expect("a job that is done has a result") {
             Ok(value) => value,
             Err(panic) => resume_unwind(panic),

@@ -7,8 +7,8 @@
 //! | `encode.rs` | an op to a submission entry: the only place that fills one                  |
 //! | `wait.rs`   | what is armed in the ring so that a sleeping worker can be woken            |
 //!
-//! `user_data` is the address of the [`Pending`](crate::coro::Pending), with one of the `TAG_`s in
-//! its low three bits.
+//! `user_data` is the address of the [`Pending`](crate::coro::Pending), or the number of a descriptor
+//! that is being closed, with one of the `TAG_`s in its low three bits.
 
 use super::{Caps, Config, SleepWord, Wait, Waker};
 use crate::coro::header::Waiting;
@@ -16,8 +16,9 @@ use crate::coro::pending::PendingList;
 use crate::coro::{FiberList, PendingPtr};
 use io_uring::{opcode, squeue, types};
 use std::io;
-use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 mod encode;
 mod ring;
@@ -40,6 +41,10 @@ pub(crate) const TAG_WAKE: u64 = 3;
 /// A completion that nobody waits for.
 const TAG_IGNORE: u64 = 4;
 const TAGS: u64 = 7;
+const TAG_BITS: u32 = TAGS.count_ones();
+
+/// How long a ring's end waits for the descriptors that are being closed.
+const LAST_CLOSES: Duration = Duration::from_secs(1);
 
 /// Rounds of running deferred completions in one turn; more would starve the ready fibers.
 const MAX_DRAINS: usize = 64;
@@ -223,7 +228,7 @@ impl Uring {
                         self.complete(op, ready);
                     }
                 }
-                TAG_DETACHED => self.closing -= 1,
+                TAG_DETACHED => self.close_completed(user_data >> TAG_BITS, result),
                 TAG_WAKE => self.arm.woken(),
                 _ => {}
             }
@@ -332,7 +337,9 @@ impl Uring {
     }
 
     pub(super) fn close(&mut self, fd: OwnedFd) {
-        let entry = opcode::Close::new(types::Fd(fd.as_raw_fd())).build().user_data(TAG_DETACHED);
+        let number = fd.as_raw_fd();
+        let user_data = u64::from(number.unsigned_abs()) << TAG_BITS | TAG_DETACHED;
+        let entry = opcode::Close::new(types::Fd(number)).build().user_data(user_data);
         if self.push_plain(&entry) {
             self.closing += 1;
             _ = fd.into_raw_fd(); // the entry owns it now
@@ -341,15 +348,38 @@ impl Uring {
             self.ring.hand_over();
         }
     }
+
+    fn close_completed(&mut self, number: u64, result: i32) {
+        self.closing -= 1;
+        if result == -libc::ECANCELED {
+            // The kernel had put it off (as it does where closing flushes), and `cancel_all` came
+            // first: the descriptor is still open, and still ours.
+            // SAFETY: its owner gave it to `close`, and nobody has closed it since.
+            drop(unsafe { OwnedFd::from_raw_fd(number as i32) });
+        }
+    }
+
+    /// Waits for the closes under way: the end of the ring would cancel those that were put off, and
+    /// nobody would see that. Fibers that complete meanwhile are not resumed any more.
+    fn finish_closes(&mut self) {
+        let start = Instant::now();
+        let nobody = FiberList::default();
+        self.ring.submit();
+        self.reap(&nobody);
+        while self.closing != 0 && start.elapsed() < LAST_CLOSES {
+            self.ring.submit_and_wait(Some(LAST_CLOSES));
+            self.reap(&nobody);
+        }
+    }
 }
 
 impl Drop for Uring {
     fn drop(&mut self) {
-        // Closes that have not reached the kernel must not be lost.
-        self.ring.submit();
+        self.finish_closes();
         self.arm.disarm();
-        if self.in_flight != 0 {
-            // The kernel may still write through the ring's and the ops' memory.
+        if self.in_flight != 0 || self.closing != 0 {
+            // The kernel may still write through the ring's and the ops' memory, and is to go on
+            // closing.
             self.ring.leak();
         }
     }
