@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 /// detaches the fiber: it goes on, and its result is dropped when it ends.
 ///
 /// Differs from [`std::thread::spawn`] in that it costs tens of nanoseconds, and in that a fiber
-/// shares its thread with others: it has to suspend now and then (any I/O, lock or sleep of this
+/// shares its thread with others: it has to suspend now and then (any I/O, sleep or yield of this
 /// crate does) for them to run.
 ///
 /// # Panics
@@ -423,7 +423,8 @@ fn free(stack: Stack) {
 /// A handle to a fiber, or, when obtained on a plain thread, to that thread. As
 /// [`std::thread::Thread`].
 ///
-/// A handle keeps the fiber's control block, which is one page of memory, even after its end.
+/// A handle keeps the fiber's stack from being used again, even after the fiber's end: its control
+/// block lies there. That is one page of memory, and what else the fiber touched.
 pub struct Fiber(Inner);
 
 enum Inner {

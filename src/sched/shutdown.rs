@@ -110,7 +110,8 @@ impl Worker {
 }
 
 /// Ends a runtime whose worker 0 cannot run any more, because the runtime is dropped on a fiber of
-/// another one, or on a thread that unwinds (where every call that should suspend would block): its fibers are cancelled where other workers run them, and nobody is waited for.
+/// another one, or on a thread that unwinds (where every call that should suspend would block): its
+/// fibers are cancelled where other workers run them, and nobody is waited for.
 pub(crate) fn abandon(worker: &Worker) {
     let shared = worker.shared();
     shared.set_phase(Phase::Draining);
