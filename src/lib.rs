@@ -1,10 +1,10 @@
 //! Plain blocking code that suspends instead of blocking.
 //!
 //! A *fiber* is a function with a stack of its own. Many fibers share a few OS threads, the
-//! *workers*. On a fiber, a call such as [`File::read`](std::io::Read::read) of a [`fs::File`] looks
-//! as it does in std, but does not block the thread: the fiber leaves its stack, its worker hands the
-//! operation to io_uring and runs other fibers meanwhile, and the fiber goes on when the answer is
-//! there. On a plain thread the same call blocks, as std's does. Nothing is `async`.
+//! *workers*. On a fiber, a call such as [`File::read`](std::io::Read::read) of a [`fs::File`]
+//! looks as it does in std, but does not block the thread: the fiber leaves its stack, its worker
+//! hands the operation to io_uring and runs other fibers meanwhile, and the fiber goes on when the
+//! answer is there. On a plain thread the same call blocks, as std's does. Nothing is `async`.
 //!
 //! # A first program
 //! ```
@@ -25,8 +25,8 @@
 //! [`JoinHandle::join`] waits without blocking the worker.
 //!
 //! # The runtime
-//! Fibers run in a [`Runtime`]. [`#[ramie::main]`](macro@main) makes one and runs `main` on a fiber of
-//! it, [`#[ramie::test]`](macro@test) does so for a test. By hand:
+//! Fibers run in a [`Runtime`]. [`#[ramie::main]`](macro@main) makes one and runs `main` on a fiber
+//! of it, [`#[ramie::test]`](macro@test) does so for a test. By hand:
 //!
 //! ```
 //! let runtime = ramie::Runtime::builder().workers(2).build()?;
@@ -47,22 +47,23 @@
 //! If the kernel refuses io_uring, building fails with an error that says why and what to do.
 //!
 //! # Files
-//! [`fs`] is [`std::fs`] with the same names, signatures and errors, and a few extras. Its [`fs::File`]
-//! implements std's `Read`, `Write` and `Seek`, so that what is built on them, such as
-//! [`BufReader`](std::io::BufReader), suspends too. [`os::unix::fs`] has the rest of what Unix offers.
+//! [`fs`] is [`std::fs`] with the same names, signatures and errors, and a few extras. Its
+//! [`fs::File`] implements std's `Read`, `Write` and `Seek`, so that what is built on them, such as
+//! [`BufReader`](std::io::BufReader), suspends too. [`os::unix::fs`] has the rest of what Unix
+//! offers.
 //!
-//! For calls that block and are not known here (a C library's, std's own) there is [`unblock`]: it runs
-//! a closure on a thread of a pool while the fiber waits.
+//! For calls that block and are not known here (a C library's, std's own) there is [`unblock`]: it
+//! runs a closure on a thread of a pool while the fiber waits.
 //!
 //! # Waiting
 //! [`sleep`], [`yield_now`], [`park`] and [`Fiber::unpark`] are as in [`std::thread`]. [`current`]
-//! names the fiber, [`is_fiber`] says whether there is one. [`fiber_local!`] declares values of which
-//! every fiber has its own.
+//! names the fiber, [`is_fiber`] says whether there is one. [`fiber_local!`] declares values of
+//! which every fiber has its own.
 //!
 //! # Cancellation
-//! [`JoinHandle::cancel`] asks a fiber to end early. Nothing is unwound: the operation that the fiber
-//! waits in, or else its next one, fails with an error that [`is_cancelled`] recognises, and `?` does
-//! the rest.
+//! [`JoinHandle::cancel`] asks a fiber to end early. Nothing is unwound: the operation that the
+//! fiber waits in, or else its next one, fails with an error that [`is_cancelled`] recognises, and
+//! `?` does the rest.
 //!
 //! ```
 //! use std::io::{self, Read};
@@ -85,16 +86,17 @@
 //! # What to beware of
 //! - Nothing interrupts a fiber: one that computes for long keeps the others of its worker waiting.
 //!   Call [`yield_now`] now and then, or compute in [`unblock`].
-//! - Calls of std that block, block the worker with all its fibers. A [`std::sync::Mutex`] that is held
-//!   across a suspension may even stop it for good, when another of its fibers locks it.
+//! - Calls of std that block, block the worker with all its fibers. A [`std::sync::Mutex`] that is
+//!   held across a suspension may even stop it for good, when another of its fibers locks it.
 //! - Two fibers of a worker interleave. What they share by way of their thread (a `RefCell` in a
 //!   `thread_local!`, a reference taken inside a scoped thread-local) must not be held across a
 //!   suspension. [`no_suspend`] turns a violation into a panic.
-//! - While a thread unwinds, nothing suspends; operations in destructors block. In a signal handler,
-//!   nothing of this crate may be called.
-//! - A stack does not grow ([`stack_remaining`] says what is left). An overflow ends the process with a
-//!   message, as a thread's does.
-//! - A [`JoinHandle`] or [`Fiber`] keeps the fiber's stack from being used again, even after its end.
+//! - While a thread unwinds, nothing suspends; operations in destructors block. In a signal
+//!   handler, nothing of this crate may be called.
+//! - A stack does not grow ([`stack_remaining`] says what is left). An overflow ends the process
+//!   with a message, as a thread's does.
+//! - A [`JoinHandle`] or [`Fiber`] keeps the fiber's stack from being used again, even after its
+//!   end.
 #![deny(unsafe_code, unsafe_op_in_unsafe_fn)]
 #![warn(missing_docs, unreachable_pub)]
 #![warn(clippy::undocumented_unsafe_blocks)]
