@@ -456,7 +456,6 @@ impl Worker {
     fn fire_timers_until(&self, now_ns: u64) {
         loop {
             let Some(timer) = self.timers.borrow_mut().pop_due(now_ns) else { return };
-            timer.set_fired();
             let fiber = timer.fiber();
             if let Waiting::Signal(signal, _) = fiber.header().waiting.get() {
                 // SAFETY: as in `cancel_wait`.

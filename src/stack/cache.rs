@@ -14,6 +14,7 @@ use std::io;
 const BOUND: usize = 2 * MAGAZINE;
 
 /// How many stacks [`Cache::release`] keeps.
+#[cfg(test)]
 const KEPT: usize = 32;
 
 /// Free stacks of one worker.
@@ -28,11 +29,6 @@ impl Cache {
     /// An empty cache of `pool`.
     pub(crate) fn new(pool: &'static Pool) -> Cache {
         Cache { free: Vec::with_capacity(BOUND), pool }
-    }
-
-    /// The pool it draws on.
-    pub(crate) fn pool(&self) -> &'static Pool {
-        self.pool
     }
 
     /// Takes the stack freed last, or one from the pool.
@@ -59,6 +55,7 @@ impl Cache {
 
     /// Gives the pool all but a few: for a worker that will be idle for long, so that
     /// [`Pool::trim`] can take their pages.
+    #[cfg(test)]
     pub(crate) fn release(&mut self) {
         while self.free.len() > KEPT {
             let count = (self.free.len() - KEPT).min(MAGAZINE);
