@@ -169,8 +169,8 @@ where
     // Nobody wants the result: it is dropped here, where its destructor may suspend.
     // SAFETY: stored above, and the join handle is gone.
     unsafe { drop_result::<T>(fiber) };
-    // SAFETY: directly before the last switch.
-    unsafe { sanitize::before_suspend(fiber.header().thread.get(), fiber.header().sanitize.get()) };
+    // SAFETY: the last thing before the return, and so before the last switch.
+    unsafe { sanitize::before_end(fiber.header().thread.get(), fiber.header().sanitize.get()) };
     FREE as *const AfterSwitch<'static> as usize
 }
 

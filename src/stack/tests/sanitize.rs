@@ -73,7 +73,9 @@ fn run(cache: &mut Cache, count: usize, body: fn(&mut dyn FnMut())) {
                 still.push((stack, fiber));
             } else {
                 // SAFETY: it has ended.
-                unsafe { sanitize::destroy(thread, &raw mut (*this).state, &stack) };
+                unsafe { sanitize::clear(&stack) };
+                // SAFETY: as above, and it is not resumed.
+                unsafe { sanitize::destroy(thread, &raw mut (*this).state) };
                 cache.free(stack);
             }
         }
