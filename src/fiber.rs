@@ -1,6 +1,5 @@
 //! Spawning fibers and talking about them: what `std::thread` is for threads.
 
-use crate::coro::header::{CANCEL_LISTED, CANCEL_REQUESTED};
 use crate::coro::{FiberPtr, OnCancel, Signal, entry};
 use crate::sched::remote::{Cancelled, Remote};
 use crate::sched::{self, Shared, current};
@@ -169,7 +168,7 @@ impl Builder {
             Some(index) => {
                 self.check_worker(shared)?;
                 shared.ensure_started(index)?;
-                Some(shared.seat(index).remote())
+                Some(index)
             }
             None => None,
         };
@@ -183,11 +182,8 @@ impl Builder {
         let handle = JoinHandle::new(fiber);
         match home {
             None => worker.push_fresh(fiber),
-            Some(home) if std::ptr::eq(home, worker.remote()) => worker.push_ready(fiber),
-            Some(home) => {
-                home.woken.push(sched::remote::Woken(fiber));
-                home.notify();
-            }
+            Some(home) if home == worker.index() => worker.push_ready(fiber),
+            Some(home) => shared.push_to(home, fiber),
         }
         Ok(handle)
     }
@@ -244,11 +240,9 @@ where
     static NEXT: AtomicU64 = AtomicU64::new(u64::MAX);
     let stack = shared.stacks().alloc()?;
     let fiber = entry::create(stack, NEXT.fetch_sub(1, Ordering::Relaxed), None, f);
-    shared.count_external_spawn();
-    match shared.push_external(fiber) {
+    match shared.spawn_external(fiber) {
         Ok(()) => Ok(JoinHandle::new(fiber)),
         Err(fiber) => {
-            shared.uncount_external_spawn();
             // SAFETY: nobody else has seen the fiber. Its closure is dropped unrun.
             unsafe {
                 entry::discard::<F>(fiber);
@@ -392,16 +386,17 @@ impl<T> fmt::Debug for JoinHandle<T> {
 
 fn request_cancel(fiber: FiberPtr) {
     let header = fiber.header();
-    let before = header.cancel.fetch_or(CANCEL_REQUESTED, Ordering::AcqRel);
-    if before & CANCEL_REQUESTED != 0 {
+    if !header.cancel.request() {
         return;
     }
-    // A fiber without a home is fresh: it finds the request when it has started.
+    // `park` is woken by its token, wherever the fiber is: one that is about to park must not miss it.
+    sched::wake_waiter(header.token.set());
+    // A fiber without a home is fresh: it finds the request when it has started (`coro/cancel.rs`).
     let Some(home) = Remote::of(fiber) else { return };
     match current::worker() {
         Some(worker) if std::ptr::eq(worker.remote(), home) => worker.cancel_wait(fiber),
         _ => {
-            if header.cancel.fetch_or(CANCEL_LISTED, Ordering::AcqRel) & CANCEL_LISTED == 0 {
+            if header.cancel.list() {
                 fiber.retain();
                 home.cancels.push(Cancelled(fiber));
                 home.notify();
@@ -555,14 +550,15 @@ pub fn yield_now() {
 /// [`std::thread::park`]: may return for no reason, so it belongs in a loop that checks a condition.
 ///
 /// # Cancellation
-/// A cancel request wakes a parked fiber once.
+/// A cancel request sets the token: it wakes a parked fiber, or lets its next call of `park` return
+/// at once.
 #[inline]
 pub fn park() {
     match current::suspendable() {
         Some((_, fiber)) => {
             let token = &fiber.header().token;
             if !token.take() {
-                sched::wait(token, None, OnCancel::Wake);
+                sched::wait(token, None, OnCancel::Ignore);
                 token.take();
             }
         }
@@ -576,7 +572,7 @@ pub fn park_timeout(timeout: Duration) {
         Some((_, fiber)) => {
             let token = &fiber.header().token;
             if !token.take() {
-                sched::wait(token, Some(clock::deadline_ns(timeout)), OnCancel::Wake);
+                sched::wait(token, Some(clock::deadline_ns(timeout)), OnCancel::Ignore);
                 token.take();
             }
         }

@@ -4,6 +4,7 @@ use crate::coro::local::{Found, Locals, destroy_all};
 use crate::sched::current;
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::fmt;
+use std::mem::ManuallyDrop;
 
 /// Declares values of which every fiber has its own. On a plain thread, the thread has its own.
 ///
@@ -60,27 +61,41 @@ impl fmt::Display for AccessError {
 
 impl std::error::Error for AccessError {}
 
-/// The values of a plain thread.
-struct ThreadLocals(UnsafeCell<Locals>);
+/// Destroys a plain thread's values when the thread ends.
+struct AtThreadEnd;
 
-impl Drop for ThreadLocals {
+impl Drop for AtThreadEnd {
     fn drop(&mut self) {
-        // SAFETY: the table is ours; operations on it do not overlap (see `table`).
-        unsafe { destroy_all(self.0.get()) };
+        THREAD.with(|locals| {
+            // SAFETY: the table is ours; operations on it do not overlap (see `table`).
+            unsafe { destroy_all(locals.get()) };
+            // SAFETY: as above. The empty table is replaced by one that owns no memory.
+            drop(unsafe { locals.get().replace(Locals::new()) });
+        });
     }
 }
 
 thread_local! {
-    static THREAD: ThreadLocals = const { ThreadLocals(UnsafeCell::new(Locals::new())) };
+    // Never dropped itself, so that the destructors of its values, and whatever else runs at the
+    // thread's end, can still look things up.
+    static THREAD: ManuallyDrop<UnsafeCell<Locals>> =
+        const { ManuallyDrop::new(UnsafeCell::new(Locals::new())) };
+    static AT_THREAD_END: AtThreadEnd = const { AtThreadEnd };
 }
 
 /// The calling fiber's or thread's table. Every use of it is one operation that runs no foreign
 /// code, so that uses never overlap.
-fn table() -> Option<*mut Locals> {
+fn table() -> *mut Locals {
     match current::fiber() {
-        Some((_, fiber)) => Some(fiber.header().locals.get()),
-        None => THREAD.try_with(|locals| locals.0.get()).ok(),
+        Some((_, fiber)) => fiber.header().locals.get(),
+        None => THREAD.with(|locals| locals.get()),
     }
+}
+
+/// Whether a value that is made now will be dropped; it would not after the thread's other values.
+fn will_be_dropped() -> bool {
+    // Asking is what makes the thread call it at its end.
+    current::fiber().is_some() || AT_THREAD_END.try_with(|_| ()).is_ok()
 }
 
 impl<T: 'static> LocalKey<T> {
@@ -108,11 +123,12 @@ impl<T: 'static> LocalKey<T> {
     /// # Errors
     /// In a destructor that runs after the value's own.
     pub fn try_with<R>(&'static self, f: impl FnOnce(&T) -> R) -> Result<R, AccessError> {
-        let table = table().ok_or(AccessError)?;
+        let table = table();
         // SAFETY: the calling fiber's own table, for one operation.
         let value = match unsafe { (*table).find::<T>(self.key()) } {
             Found::Value(value) => value,
             Found::Destroyed => return Err(AccessError),
+            Found::Missing if !will_be_dropped() => return Err(AccessError),
             Found::Missing => {
                 // May come back to this table, even to this key.
                 let value = (self.init)();

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+const MAX_WORKERS: usize = 4096;
 const DEFAULT_STACK_BYTES: usize = 256 << 10;
 const DEFAULT_RING_ENTRIES: u32 = 256;
 const DEFAULT_BLOCKING_THREADS: usize = 256;
@@ -55,7 +56,8 @@ impl RuntimeBuilder {
     }
 
     /// The largest number of workers, the thread that calls [`Runtime::run`] included. The others
-    /// are started when there is work for them. By default, as many as the process may use CPUs.
+    /// are started when there is work for them. By default, as many as the process may use CPUs; 4096
+    /// at most.
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = Some(workers);
         self
@@ -127,9 +129,21 @@ impl RuntimeBuilder {
                     "a runtime needs at least one worker",
                 ));
             }
+            Some(workers) if workers > MAX_WORKERS => {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    format!("a runtime has at most {MAX_WORKERS} workers, not {workers}"),
+                ));
+            }
             Some(workers) => workers,
             None => std::thread::available_parallelism().map_or(1, usize::from),
         };
+        if self.thread_name.contains('\0') {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "a thread's name cannot contain a zero byte",
+            ));
+        }
         overflow::set_describe(describe);
         overflow::install()?;
         let altstack = overflow::ensure_altstack()?;
@@ -179,7 +193,11 @@ fn describe(write: &mut dyn FnMut(&[u8])) {
 /// error that [`is_cancelled`](crate::is_cancelled) recognises), sleeps end early, and the fibers
 /// run until they have ended. If some have not ended when nothing moves any more, or after the
 /// [`shutdown_timeout`](RuntimeBuilder::shutdown_timeout), their stacks are leaked: nothing on them
-/// is ever dropped, and nothing they borrow is freed.
+/// is ever dropped, and nothing they borrow is freed. So are those of the dropping thread's own
+/// fibers if it drops the runtime because it unwinds: a thread that unwinds runs no fibers.
+///
+/// Dropped while its thread unwinds, a runtime asks its fibers to end and waits for nobody: those of
+/// worker 0, which cannot run there, are leaked at once.
 ///
 /// # Examples
 /// ```
@@ -232,27 +250,13 @@ impl Runtime {
     {
         self.check_thread("Runtime::run");
         let worker = &self.worker;
-        let main = || {
-            // Tells the loop below, whichever way `f` is left.
-            struct Stop<'a>(&'a Worker);
-            impl Drop for Stop<'_> {
-                fn drop(&mut self) {
-                    self.0.stop();
-                }
-            }
-            let _stop = Stop(worker);
-            f()
-        };
         let name = std::thread::current().name().map(Arc::from);
-        let fiber = match worker.create(name, main) {
+        let fiber = match worker.create(name, f) {
             Ok(fiber) => fiber,
             Err(error) => panic!("failed to make the main fiber: {error}"),
         };
         let main = JoinHandle::<T>::new(fiber);
-        worker.push_ready(fiber);
-        while !main.is_finished() {
-            worker.run(None);
-        }
+        worker.run_main(fiber);
         match main.join() {
             Ok(value) => value,
             Err(panic) => resume_unwind(panic),
@@ -318,8 +322,9 @@ impl Runtime {
 
 impl Drop for Runtime {
     fn drop(&mut self) {
-        if current::worker().is_some() {
-            // The loop cannot be entered here. What can be told to end, is.
+        if current::worker().is_some() || std::thread::panicking() {
+            // The loop cannot be entered here; and fibers that ran on an unwinding thread could only
+            // block it. What can be told to end, is.
             shutdown::abandon(&self.worker);
         } else {
             shutdown::shut_down(&self.worker, self.patience);

@@ -77,6 +77,7 @@ contract! {
                     populate(&dir.join("x"));
                     let path = at(dir, &name);
                     let here = dir.display().to_string();
+                    let mode = fs::Permissions::from_mode(0o700);
                     let relative = |p: PathBuf| p.display().to_string().replace(&here, "");
                     let outcome = match which {
                         0 => text(error(fs::metadata(&path).map(|m| assert!(!m.is_symlink())))),
@@ -88,7 +89,7 @@ contract! {
                         6 => text(error(fs::remove_dir(&path))),
                         // not "." and "..": they would remove more than the test's own
                         7 if !name.starts_with('.') => text(error(fs::remove_dir_all(&path))),
-                        8 => text(error(fs::set_permissions(&path, fs::Permissions::from_mode(0o700)))),
+                        8 => text(error(fs::set_permissions(&path, mode.clone()))),
                         9 => text(error(fs::read(&path))),
                         10 => text(error(fs::write(&path, "new"))),
                         11 => text(error(fs::read_dir(&path))),
@@ -382,6 +383,28 @@ contract! {
             }
             assert_eq!(std::fs::read(made("a")).unwrap(), b"text");
         }
+    }
+
+    fn an_atomic_write_replaces_or_leaves() {
+        let dir = TempDir::new();
+        let path = dir.path().join("f");
+        ramie::fs::write_atomic(&path, "one").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+        std::fs::hard_link(&path, dir.path().join("old")).unwrap();
+        ramie::fs::write_atomic(&path, "two").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"two");
+        assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o640);
+        assert_eq!(std::fs::read(dir.path().join("old")).unwrap(), b"one");
+        std::fs::create_dir_all(dir.path().join("d/full")).unwrap();
+        let e = ramie::fs::write_atomic(dir.path().join("d"), "no").unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::IsADirectory);
+        for bad in ["missing/f", "", "..", "f/"] {
+            let path = if bad.is_empty() { PathBuf::new() } else { dir.path().join(bad) };
+            ramie::fs::write_atomic(path, "no").unwrap_err();
+        }
+        let left: BTreeMap<_, _> = listing(dir.path());
+        let names: Vec<_> = left.keys().map(|p| p.to_str().unwrap()).collect();
+        assert_eq!(names, ["d", "d/full", "f", "old"], "no temporary file is left behind");
     }
 
     fn the_four_ways_to_open() {

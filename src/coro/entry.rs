@@ -8,13 +8,13 @@ use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32};
+use std::sync::atomic::{AtomicPtr, AtomicU32};
 use std::thread;
 
 use super::header::Waiting;
 use super::local::{self, Locals};
 use super::park;
-use super::{AfterSwitch, FiberPtr, Header, Signal};
+use super::{AfterSwitch, Cancel, FiberPtr, Header, Signal};
 use crate::arch::{Context, Entry};
 use crate::stack::{Stack, sanitize};
 
@@ -113,7 +113,7 @@ where
             ended: Signal::new(),
             refs: AtomicU32::new(1),
             no_suspend: Cell::new(0),
-            cancel: AtomicU8::new(0),
+            cancel: Cancel::new(),
             panicked: Cell::new(false),
             thread_pointer: Cell::new(0),
             thread: Cell::new(ptr::null_mut()),
@@ -150,10 +150,8 @@ where
     // SAFETY: `create` stored it, and this runs once.
     let f = unsafe { load::<F>(payload) };
     let mut result = catch_unwind(AssertUnwindSafe(f));
-    let locals = fiber.header().locals.get();
-    // SAFETY: the running fiber's own.
-    let destroyed = catch_unwind(AssertUnwindSafe(|| unsafe { local::destroy_all(locals) }));
-    if let (Ok(_), Err(panic)) = (&result, destroyed) {
+    // SAFETY: the fiber is the one that runs.
+    if let (Ok(_), Err(panic)) = (&result, unsafe { destroy_locals(fiber) }) {
         result = Err(panic);
     }
     fiber.header().panicked.set(result.is_err());
@@ -169,9 +167,32 @@ where
     // Nobody wants the result: it is dropped here, where its destructor may suspend.
     // SAFETY: stored above, and the join handle is gone.
     unsafe { drop_result::<T>(fiber) };
+    // Its destructor may have made new fiber-local values.
+    // SAFETY: the fiber is the one that runs.
+    if unsafe { destroy_locals(fiber) }.is_err() {
+        result_panicked();
+    }
     // SAFETY: the last thing before the return, and so before the last switch.
     unsafe { sanitize::before_end(fiber.header().thread.get(), fiber.header().sanitize.get()) };
     FREE as *const AfterSwitch<'static> as usize
+}
+
+/// Destroys the fiber-local values here, on the fiber and its thread: whoever drops the header may
+/// be on another one. The panic of a destructor comes back; the other values are destroyed as well.
+///
+/// # Safety
+/// `fiber` is the fiber that runs.
+unsafe fn destroy_locals(fiber: FiberPtr) -> thread::Result<()> {
+    let locals = fiber.header().locals.get();
+    let mut result = Ok(());
+    // Each round takes the value out whose destructor panics, so this ends.
+    loop {
+        // SAFETY: the running fiber's own.
+        match catch_unwind(AssertUnwindSafe(|| unsafe { local::destroy_all(locals) })) {
+            Ok(()) => return result,
+            Err(panic) => result = Err(panic),
+        }
+    }
 }
 
 /// Drops the closure of a fiber that will never run.
@@ -203,7 +224,12 @@ pub(crate) unsafe fn drop_result<T>(fiber: FiberPtr) {
         drop(unsafe { take_result::<T>(fiber) });
     };
     if catch_unwind(AssertUnwindSafe(drop_it)).is_err() {
-        eprintln!("fatal runtime error: fiber result panicked on drop, aborting");
-        std::process::abort();
+        result_panicked();
     }
+}
+
+#[cold]
+fn result_panicked() -> ! {
+    eprintln!("fatal runtime error: fiber result panicked on drop, aborting");
+    std::process::abort();
 }

@@ -38,19 +38,14 @@ use std::fmt;
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use super::local::Locals;
 use super::pending::PendingPtr;
-use super::{OnCancel, Signal};
+use super::{Cancel, OnCancel, Signal};
 use crate::arch::Context;
 use crate::stack::Stack;
 use crate::stack::sanitize;
-
-/// Set in `Header::cancel` by a request, cleared when an op has reported it.
-pub(crate) const CANCEL_REQUESTED: u8 = 1;
-/// Set in `Header::cancel` while the fiber is in some worker's list of cancel requests.
-pub(crate) const CANCEL_LISTED: u8 = 2;
 
 /// What a fiber that is off its stack waits for, so that a cancel request can find it.
 #[derive(Clone, Copy)]
@@ -86,8 +81,8 @@ pub(crate) struct Header {
     pub(crate) refs: AtomicU32,
     /// How many `no_suspend` sections the fiber is in.
     pub(crate) no_suspend: Cell<u32>,
-    /// `CANCEL_*` bits.
-    pub(crate) cancel: AtomicU8,
+    /// Requests to end early.
+    pub(crate) cancel: Cancel,
     /// Whether the closure panicked; for statistics.
     pub(crate) panicked: Cell<bool>,
     /// The thread pointer of a fiber that owns its thread-locals; 0 for every other kind. Reserved.

@@ -12,6 +12,7 @@
 //! | `header.rs`  | the header, its layout at the top of the stack, who may touch what      |
 //! | `signal.rs`  | the one word a fiber or thread waits on (pure, model-checked)           |
 //! | `thread.rs`  | the same wait for a plain thread                                        |
+//! | `cancel.rs`  | requests to end early (pure, model-checked)                             |
 //! | `entry.rs`   | making a fiber from a closure; its first and its last step              |
 //! | `park.rs`    | [`AfterSwitch`], `suspend` and `resume`                                 |
 //! | `pending.rs` | an op in flight: the op, its outcome and the fiber that waits for it    |
@@ -22,6 +23,7 @@
 //! Words: a fiber is *fresh* until it first runs, then *started*. Fresh fibers may move between
 //! workers; a started fiber stays on the worker that started it (its *home*).
 
+mod cancel;
 pub(crate) mod entry;
 pub(crate) mod header;
 pub(crate) mod list;
@@ -32,6 +34,7 @@ pub(crate) mod signal;
 pub(crate) mod thread;
 pub(crate) mod timer;
 
+pub(crate) use cancel::Cancel;
 pub(crate) use header::{FiberPtr, Header};
 pub(crate) use list::FiberList;
 pub(crate) use park::{AfterSwitch, OnCancel, Wait};

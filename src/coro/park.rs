@@ -41,8 +41,6 @@ pub(crate) struct Wait<'a> {
 pub(crate) enum OnCancel {
     /// Nothing.
     Ignore,
-    /// It ends the wait if it comes while the fiber waits.
-    Wake,
     /// It ends the wait, and does not let one begin while it has not been reported.
     End,
 }

@@ -46,6 +46,11 @@ impl<'a> Pending<'a> {
         debug_assert!(self.owed.get() == 0);
         self.outcome.get()
     }
+
+    /// Whether a cancel request was sent for it.
+    pub(crate) fn cancel_sent(&self) -> bool {
+        self.cancel_sent.get()
+    }
 }
 
 impl Drop for Pending<'_> {

@@ -75,12 +75,12 @@ impl Waiter {
 pub(crate) struct Signal(AtomicUsize);
 
 impl Signal {
-    #[cfg(not(loom))]
+    #[cfg(not(all(test, loom)))]
     pub(crate) const fn new() -> Self {
         Self(AtomicUsize::new(EMPTY))
     }
 
-    #[cfg(loom)]
+    #[cfg(all(test, loom))]
     pub(crate) fn new() -> Self {
         Self(AtomicUsize::new(EMPTY))
     }

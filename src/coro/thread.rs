@@ -12,17 +12,20 @@ pub(crate) struct ThreadWaiter {
 }
 
 /// Blocks the calling thread until `signal` is set, or until `deadline`. Returns whether it is set.
-pub(crate) fn wait(signal: &Signal, deadline: Option<Instant>) -> bool {
+pub(crate) fn wait(signal: &Signal, mut deadline: Option<Instant>) -> bool {
     let me = ThreadWaiter { woken: AtomicU32::new(0) };
     let waiter = Waiter::Thread((&raw const me).expose_provenance());
     if !signal.register(waiter) {
         return true;
     }
     while me.woken.load(Ordering::Acquire) == 0 {
-        if !futex::wait(&me.woken, 0, deadline) && signal.unregister(waiter) {
-            return false;
+        if !futex::wait(&me.woken, 0, deadline) {
+            if signal.unregister(waiter) {
+                return false;
+            }
+            // Timed out, but the setter has us already: it is about to wake us (invariant 3).
+            deadline = None;
         }
-        // Timed out, but the setter has us already: it is about to wake us (invariant 3).
     }
     true
 }

@@ -28,6 +28,11 @@ impl Caps {
         Arc::new(caps)
     }
 
+    /// Whether the ring tries an open without waiting first, so that a FIFO opens at once.
+    pub(crate) fn opens_in_haste(&self) -> bool {
+        self.has(opcode::OpenAt::CODE)
+    }
+
     #[inline]
     fn has(&self, code: u8) -> bool {
         self.opcodes[usize::from(code) / 64] >> (code % 64) & 1 == 1

@@ -9,6 +9,8 @@ use crate::op::Op;
 pub(crate) enum Route {
     /// Through the driver.
     Driver,
+    /// As a system call on the spot: it cannot wait, and the ring would answer differently.
+    Now,
     /// As a system call on the blocking pool: this kernel's ring cannot do it.
     Pool,
 }
@@ -16,5 +18,11 @@ pub(crate) enum Route {
 /// Decides for one op.
 #[inline]
 pub(crate) fn route(op: &Op<'_>, caps: &Caps) -> Route {
-    if caps.supports(op) { Route::Driver } else { Route::Pool }
+    match op {
+        // A system call looks at what the descriptor is first: reading nothing from a directory, say,
+        // is an error.
+        Op::Read { buf: [], .. } => Route::Now,
+        _ if caps.supports(op) => Route::Driver,
+        _ => Route::Pool,
+    }
 }

@@ -1,8 +1,8 @@
 //! [`read_dir`]: a directory's entries, fetched by the hundred.
 //!
 //! `getdents64` has no ring operation, so it runs on the blocking pool. One call fills a buffer of
-//! [`CHUNK`] bytes, which is some 900 entries with short names; the iterator then yields them without
-//! any call.
+//! [`CHUNK`] bytes, which is some 900 entries with short names; the iterator then yields them
+//! without any call.
 
 use std::ffi::{CStr, OsStr, OsString};
 use std::fmt;
@@ -81,8 +81,8 @@ fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
     bytes.get(at..at + N)?.try_into().ok()
 }
 
-/// Opens a directory for its records. `dir` and `follow` say where to look and whether the last part
-/// may be a symbolic link.
+/// Opens a directory for its records. `dir` and `follow` say where to look and whether the last
+/// part may be a symbolic link.
 pub(super) fn open_dir(dir: Option<&OwnedFd>, path: &CStr, follow: bool) -> io::Result<OwnedFd> {
     let follow = if follow { 0 } else { libc::O_NOFOLLOW };
     let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC | follow;
@@ -94,8 +94,8 @@ pub(super) fn open_dir(dir: Option<&OwnedFd>, path: &CStr, follow: bool) -> io::
 /// `..`.
 ///
 /// # Errors
-/// [`NotFound`](io::ErrorKind::NotFound), [`NotADirectory`](io::ErrorKind::NotADirectory) and others
-/// of opening. Each step of the iterator may fail too, which ends it.
+/// [`NotFound`](io::ErrorKind::NotFound), [`NotADirectory`](io::ErrorKind::NotADirectory) and
+/// others of opening. Each step of the iterator may fail too, which ends it.
 ///
 /// # Examples
 /// ```
@@ -189,8 +189,8 @@ impl DirEntry {
         with_cstr(self.name(), |name| statx(dir, name, libc::AT_SYMLINK_NOFOLLOW))
     }
 
-    /// The type of the entry; links are not followed. Most file systems say it with the name, so that
-    /// this makes no call.
+    /// The type of the entry; links are not followed. Most file systems say it with the name, so
+    /// that this makes no call.
     ///
     /// # Errors
     /// As [`metadata`](DirEntry::metadata) where the file system does not say it.

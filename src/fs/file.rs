@@ -7,13 +7,14 @@ use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
 
 use super::metadata::{self, Metadata};
 use super::options::OpenOptions;
 use super::retry;
 use crate::op::Op;
-use crate::sched::{Detach, blocking, submit};
+use crate::sched::{Detach, blocking, submit, waiting};
 
 /// An object providing access to an open file on the filesystem.
 ///
@@ -27,7 +28,8 @@ use crate::sched::{Detach, blocking, submit};
 ///
 /// Differs from std in one point of concurrency: when two fibers read or write one file *at its
 /// position* at the same time, both may see the same position. Use `read_at` and `write_at`, or
-/// append mode, where files are shared.
+/// append mode, where files are shared. (And a read of no bytes at all may succeed where std's says
+/// that the file is a directory.)
 ///
 /// # Examples
 /// ```
@@ -48,6 +50,8 @@ pub struct File {
     /// std's file, which knows the calls that never wait (dup, lseek) and those that have no ring
     /// operation (locks, chmod); its own reads and writes are not used.
     inner: Detach<std::fs::File>,
+    /// Whether the file is known to have offsets; see `offset_of` in `stream.rs`.
+    pub(super) has_offsets: AtomicBool,
 }
 
 impl File {
@@ -92,8 +96,8 @@ impl File {
     /// Closes the file and reports what a drop keeps to itself. The file is closed in any case.
     /// Not in std.
     ///
-    /// Some file systems (NFS, and those with quotas) report a failed write only here. Data is on the
-    /// disk only after [`sync_all`](File::sync_all).
+    /// Some file systems (NFS, and those with quotas) report a failed write only here. Data is on
+    /// the disk only after [`sync_all`](File::sync_all).
     ///
     /// # Errors
     /// What `close` reports, for instance `EIO`.
@@ -133,8 +137,8 @@ impl File {
     /// Truncates the file, or extends it with zeros, to `size` bytes. The position stays.
     ///
     /// # Errors
-    /// [`InvalidInput`](io::ErrorKind::InvalidInput) if the file is not open for writing or the size
-    /// is larger than the kernel's type for it, and others of `ftruncate`.
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) if the file is not open for writing or the
+    /// size is larger than the kernel's type for it, and others of `ftruncate`.
     pub fn set_len(&self, size: u64) -> io::Result<()> {
         let size =
             i64::try_from(size).map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
@@ -196,8 +200,8 @@ impl File {
         self.set_times(FileTimes::new().set_modified(time))
     }
 
-    /// Takes the exclusive lock of this file (`flock`), waiting until nobody else holds a lock on it.
-    /// It belongs to the open file: clones share it, and the last close releases it.
+    /// Takes the exclusive lock of this file (`flock`), waiting until nobody else holds a lock on
+    /// it. It belongs to the open file: clones share it, and the last close releases it.
     ///
     /// # Errors
     /// What `flock` reports.
@@ -220,7 +224,7 @@ impl File {
     /// ```
     pub fn lock(&self) -> io::Result<()> {
         match self.inner.try_lock() {
-            Err(TryLockError::WouldBlock) => blocking(|| self.inner.lock()),
+            Err(TryLockError::WouldBlock) => waiting(|| self.inner.lock()),
             Err(TryLockError::Error(e)) => Err(e),
             Ok(()) => Ok(()),
         }
@@ -235,7 +239,7 @@ impl File {
     /// As [`lock`](File::lock).
     pub fn lock_shared(&self) -> io::Result<()> {
         match self.inner.try_lock_shared() {
-            Err(TryLockError::WouldBlock) => blocking(|| self.inner.lock_shared()),
+            Err(TryLockError::WouldBlock) => waiting(|| self.inner.lock_shared()),
             Err(TryLockError::Error(e)) => Err(e),
             Ok(()) => Ok(()),
         }
@@ -263,6 +267,13 @@ impl File {
     /// What `flock` reports.
     pub fn unlock(&self) -> io::Result<()> {
         self.inner.unlock()
+    }
+
+    /// Whether the file is a terminal: the method of [`std::io::IsTerminal`], which only std may
+    /// implement.
+    #[must_use]
+    pub fn is_terminal(&self) -> bool {
+        io::IsTerminal::is_terminal(&*self.inner)
     }
 
     /// std's file, for calls that never wait and, inside `blocking`, for those without an op.
@@ -300,7 +311,7 @@ impl IntoRawFd for File {
 
 impl From<std::fs::File> for File {
     fn from(file: std::fs::File) -> Self {
-        File { inner: Detach::new(file) }
+        File { inner: Detach::new(file), has_offsets: AtomicBool::new(false) }
     }
 }
 

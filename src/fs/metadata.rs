@@ -27,7 +27,7 @@ pub(super) fn of_fd(fd: BorrowedFd<'_>) -> io::Result<Metadata> {
 
 /// Metadata information about a file.
 ///
-/// Returned by [`metadata`](super::metadata), [`symlink_metadata`](super::symlink_metadata) and
+/// Returned by [`metadata`](super::metadata()), [`symlink_metadata`](super::symlink_metadata) and
 /// [`File::metadata`](super::File::metadata). The Unix details are reached through
 /// [`std::os::unix::fs::MetadataExt`], which this type implements.
 ///

@@ -1,25 +1,30 @@
 //! Filesystem manipulation operations: [`std::fs`], suspending.
 //!
 //! The names, signatures, semantics and error kinds are std's: a program is ported by replacing
-//! `use std::fs` with `use ramie::fs`. Called on a fiber, an operation suspends that fiber; called on
-//! a plain thread, it blocks it. The extension traits of [`std::os::unix::fs`] are implemented for
-//! the types here, and std's own [`Permissions`], [`FileTimes`] and [`TryLockError`] are used.
+//! `use std::fs` with `use ramie::fs`. Called on a fiber, an operation suspends that fiber; called
+//! on a plain thread, it blocks it. The extension traits of [`std::os::unix::fs`] are implemented
+//! for the types here, and std's own [`Permissions`], [`FileTimes`] and [`TryLockError`] are used.
 //! Additional to std are [`File::close`], [`File::read_vectored_at`], [`File::write_vectored_at`],
-//! [`read_limited`], [`write_mode`] and the four `open_` functions.
+//! [`read_limited`], [`write_mode`], [`write_atomic`] and the four `open_` functions.
+//!
+//! What std does on its own account does not suspend: the methods of [`std::path::Path`] that ask
+//! the file system (`exists`, `metadata`, `read_dir`) block, and have functions here that do not.
 //!
 //! # Cancellation
-//! A cancelled operation fails with an error and has not happened, unless its own page says something
-//! else. Operations that consist of many steps ([`copy`], [`remove_dir_all`], [`create_dir_all`])
-//! may have done some of them.
+//! A cancelled operation fails with an error and has not happened, unless its own page says
+//! something else. Operations that consist of many steps ([`copy`], [`remove_dir_all`],
+//! [`create_dir_all`]) may have done some of them.
 //!
 //! | file          | what                                                                   |
 //! |---------------|------------------------------------------------------------------------|
 //! | `file.rs`     | [`File`]                                                               |
 //! | `stream.rs`   | [`File`] as a stream of bytes, and at offsets                          |
 //! | `options.rs`  | [`OpenOptions`]                                                        |
+//! | `open.rs`     | opening, and what FIFOs need                                           |
 //! | `metadata.rs` | [`Metadata`], [`FileType`]                                             |
 //! | `names.rs`    | functions that act on a name: rename, remove, link, metadata           |
 //! | `whole.rs`    | functions that act on a whole file: read, write, copy                  |
+//! | `atomic.rs`   | [`write_atomic`]                                                       |
 //! | `dir.rs`      | [`read_dir`]                                                           |
 //! | `tree.rs`     | [`create_dir_all`], [`remove_dir_all`], [`DirBuilder`]                 |
 //! | `cstr.rs`     | paths as C strings                                                     |
@@ -27,16 +32,19 @@
 
 use std::io;
 
+mod atomic;
 mod cstr;
 mod dir;
 mod file;
 mod metadata;
 mod names;
+mod open;
 mod options;
 mod stream;
 mod tree;
 mod whole;
 
+pub use atomic::write_atomic;
 pub use dir::{DirEntry, ReadDir, read_dir};
 pub use file::File;
 pub use metadata::{FileType, Metadata};

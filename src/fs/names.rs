@@ -73,8 +73,8 @@ pub fn remove_file<P: AsRef<Path>>(path: P) -> io::Result<()> {
 ///
 /// # Errors
 /// [`DirectoryNotEmpty`](io::ErrorKind::DirectoryNotEmpty),
-/// [`NotADirectory`](io::ErrorKind::NotADirectory), [`NotFound`](io::ErrorKind::NotFound) and others
-/// of `rmdir`.
+/// [`NotADirectory`](io::ErrorKind::NotADirectory), [`NotFound`](io::ErrorKind::NotFound) and
+/// others of `rmdir`.
 pub fn remove_dir<P: AsRef<Path>>(path: P) -> io::Result<()> {
     let flags = libc::AT_REMOVEDIR;
     with_cstr(path.as_ref(), |path| submit(Op::UnlinkAt { dir: None, path, flags }).map(drop))
@@ -136,8 +136,8 @@ pub fn read_link<P: AsRef<Path>>(path: P) -> io::Result<PathBuf> {
 /// The absolute path of `path`, free of symbolic links and of `.` and `..`.
 ///
 /// # Errors
-/// [`NotFound`](io::ErrorKind::NotFound), [`NotADirectory`](io::ErrorKind::NotADirectory) and others
-/// of `realpath`.
+/// [`NotFound`](io::ErrorKind::NotFound), [`NotADirectory`](io::ErrorKind::NotADirectory) and
+/// others of `realpath`.
 ///
 /// # Examples
 /// ```

@@ -6,9 +6,7 @@ use std::path::Path;
 
 use super::File;
 use super::cstr::with_cstr;
-use super::retry;
-use crate::op::Op;
-use crate::sched::submit_fd;
+use super::open::open;
 
 /// Options and flags which can be used to configure how a file is opened.
 ///
@@ -100,22 +98,20 @@ impl OpenOptions {
     ///
     /// # Errors
     /// Those of [`std::fs::OpenOptions::open`], with the same kinds:
-    /// [`InvalidInput`](io::ErrorKind::InvalidInput) for a combination of options that makes no sense
-    /// and for a path with a NUL byte, [`NotFound`](io::ErrorKind::NotFound),
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) for a combination of options that makes no
+    /// sense and for a path with a NUL byte, [`NotFound`](io::ErrorKind::NotFound),
     /// [`PermissionDenied`](io::ErrorKind::PermissionDenied),
     /// [`AlreadyExists`](io::ErrorKind::AlreadyExists) and more.
     ///
     /// # Cancellation
-    /// A cancelled open opened nothing. A file that was open already when the request came is returned.
+    /// A cancelled open opened nothing. A file that was open already when the request came is
+    /// returned.
     pub fn open<P: AsRef<Path>>(&self, path: P) -> io::Result<File> {
         let flags = libc::O_CLOEXEC
             | self.access_mode()?
             | self.creation_mode()?
             | (self.custom_flags & !libc::O_ACCMODE);
-        with_cstr(path.as_ref(), |path| {
-            let fd = retry(|| submit_fd(Op::OpenAt { dir: None, path, flags, mode: self.mode }))?;
-            Ok(File::from(fd))
-        })
+        with_cstr(path.as_ref(), |path| open(path, flags, self.mode).map(File::from))
     }
 
     fn access_mode(&self) -> io::Result<i32> {
@@ -160,7 +156,8 @@ fn invalid(text: &'static str) -> io::Error {
 }
 
 impl OpenOptionsExt for OpenOptions {
-    /// The permission bits of a new file, from which the process's umask is taken away; 0o666 at first.
+    /// The permission bits of a new file, from which the process's umask is taken away; 0o666 at
+    /// first.
     fn mode(&mut self, mode: u32) -> &mut Self {
         self.mode = mode;
         self

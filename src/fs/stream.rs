@@ -3,11 +3,13 @@
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::File;
 use super::metadata::of_fd;
 use crate::op::{AT_POSITION, IOV_MAX, MAX_TRANSFER, Op, SlicesMut};
 use crate::sched::{read_spare, submit};
+use crate::sys::file::has_offsets;
 
 /// How much room is made for the end of a file whose size is not known.
 const CHUNK: usize = 8 * 1024;
@@ -56,7 +58,7 @@ impl File {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn read_vectored_at(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> io::Result<usize> {
-        self.read_vectored_from(bufs, file_offset(offset)?)
+        self.read_vectored_from(bufs, self.offset_of(offset)?)
     }
 
     /// Writes several buffers, one after the other, from `offset` on. The position stays.
@@ -65,7 +67,24 @@ impl File {
     /// # Errors
     /// As [`write_at`](FileExt::write_at).
     pub fn write_vectored_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
-        self.write_vectored_to(bufs, file_offset(offset)?)
+        self.write_vectored_to(bufs, self.offset_of(offset)?)
+    }
+
+    /// Refuses the offsets that `pread` and `pwrite` refuse: those that are negative as the
+    /// kernel's signed type, among which is the value that stands for the file's own position, and
+    /// all of them on what has no offsets. The ring would read from a pipe at any offset, so the
+    /// file is asked once.
+    fn offset_of(&self, offset: u64) -> io::Result<u64> {
+        if offset > i64::MAX.unsigned_abs() {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        if !self.has_offsets.load(Relaxed) {
+            if !has_offsets(self.as_fd()) {
+                return Err(io::Error::from_raw_os_error(libc::ESPIPE));
+            }
+            self.has_offsets.store(true, Relaxed);
+        }
+        Ok(offset)
     }
 
     /// How many bytes are left to read, as far as the file's size tells.
@@ -133,15 +152,6 @@ impl File {
     }
 }
 
-/// Refuses, as the kernel does, what is negative as the kernel's signed offset; among it the value
-/// that stands for the file's own position.
-fn file_offset(offset: u64) -> io::Result<u64> {
-    if offset > i64::MAX.unsigned_abs() {
-        return Err(io::Error::from_raw_os_error(libc::EINVAL));
-    }
-    Ok(offset)
-}
-
 impl Read for &File {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.read_from(buf, AT_POSITION)
@@ -199,11 +209,11 @@ impl Seek for &File {
 
 impl FileExt for File {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.read_from(buf, file_offset(offset)?)
+        self.read_from(buf, self.offset_of(offset)?)
     }
 
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
-        self.write_to(buf, file_offset(offset)?)
+        self.write_to(buf, self.offset_of(offset)?)
     }
 }
 

@@ -154,16 +154,30 @@ struct Level {
     records: Records,
 }
 
+/// What emptying a directory needs next.
+enum Step {
+    /// More of the same.
+    Again,
+    /// This entry is, or may be, a directory: to be emptied first.
+    Enter(CString),
+    /// No entry is left.
+    Empty,
+}
+
 /// Removes the directory `root` and what is below it. The stack of open directories is on the heap:
 /// a fiber's own stack is small and trees can be deep.
 fn remove_tree(root: &CStr) -> io::Result<()> {
     let mut levels = vec![Level::open(None, root)?];
     while let Some(level) = levels.last_mut() {
-        let Some(name) = blocking(|| level.remove_files())? else {
-            let done = levels.pop().expect("the loop looked at the last level");
-            let parent = levels.last().map(|level| &level.fd);
-            remove_at(parent, &done.name, libc::AT_REMOVEDIR)?;
-            continue;
+        let name = match blocking(|| level.remove_files())? {
+            Step::Again => continue,
+            Step::Enter(name) => name,
+            Step::Empty => {
+                let done = levels.pop().expect("the loop looked at the last level");
+                let parent = levels.last().map(|level| &level.fd);
+                remove_at(parent, &done.name, libc::AT_REMOVEDIR)?;
+                continue;
+            }
         };
         match Level::open(Some(&level.fd), &name) {
             Ok(below) => levels.push(below),
@@ -195,21 +209,16 @@ impl Level {
         Ok(Level { fd, name: name.to_owned(), records: Records::new() })
     }
 
-    /// Removes files, with system calls that may block, up to the next entry that is or may be a
-    /// directory, whose name is returned. `None` when no entry is left.
-    fn remove_files(&mut self) -> io::Result<Option<CString>> {
-        loop {
-            while let Some(entry) = self.records.next() {
-                match FileType::from_dirent(entry.d_type) {
-                    Some(kind) if !kind.is_dir() => {
-                        unless_gone(decode(unlinkat(Some(self.fd.as_fd()), entry.name, 0)))?;
-                    }
-                    _ => return Ok(Some(entry.name.to_owned())),
+    /// Removes files, some hundreds at most, with system calls that may block.
+    fn remove_files(&mut self) -> io::Result<Step> {
+        while let Some(entry) = self.records.next() {
+            match FileType::from_dirent(entry.d_type) {
+                Some(kind) if !kind.is_dir() => {
+                    unless_gone(decode(unlinkat(Some(self.fd.as_fd()), entry.name, 0)))?;
                 }
-            }
-            if !self.records.fill(&self.fd)? {
-                return Ok(None);
+                _ => return Ok(Step::Enter(entry.name.to_owned())),
             }
         }
+        Ok(if self.records.fill(&self.fd)? { Step::Again } else { Step::Empty })
     }
 }

@@ -4,6 +4,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
+use super::stream::not_utf8;
 use super::{File, OpenOptions};
 use crate::sched::blocking;
 
@@ -21,8 +22,11 @@ const COPY_STEP: u64 = 64 << 20;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn read<P: AsRef<Path>>(path: P) -> io::Result<Vec<u8>> {
+    let file = File::open(path)?;
+    let hint = file.metadata().ok().and_then(|m| usize::try_from(m.len()).ok());
     let mut bytes = Vec::new();
-    File::open(path)?.read_to_end(&mut bytes)?;
+    bytes.try_reserve_exact(hint.unwrap_or(0))?;
+    file.append_up_to(&mut bytes, usize::MAX, hint)?;
     Ok(bytes)
 }
 
@@ -31,9 +35,7 @@ pub fn read<P: AsRef<Path>>(path: P) -> io::Result<Vec<u8>> {
 /// # Errors
 /// [`InvalidData`](ErrorKind::InvalidData) if it is not UTF-8, and those of [`read`].
 pub fn read_to_string<P: AsRef<Path>>(path: P) -> io::Result<String> {
-    let mut text = String::new();
-    File::open(path)?.read_to_string(&mut text)?;
-    Ok(text)
+    String::from_utf8(read(path)?).map_err(|_| not_utf8())
 }
 
 /// Reads the entire contents of a file of at most `max` bytes. Not in std.

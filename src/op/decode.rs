@@ -7,9 +7,10 @@
 //! | other `-1 .. -4095`| `-errno`                                                             |
 //! | below              | never: [`os_bug`]                                                    |
 //!
-//! A system call that a signal breaks off returns one of the restart codes inside the kernel, and the
-//! way back to user space turns it into `EINTR` or repeats the call. A ring operation has no such way
-//! back (a blocked open that is cancelled ends with -512), so the translation is made here.
+//! A system call that a signal breaks off returns one of the restart codes inside the kernel, and
+//! the way back to user space turns it into `EINTR` or repeats the call. A ring operation has no
+//! such way back (a blocked open that is cancelled ends with -512), so the translation is made
+//! here.
 #![forbid(unsafe_code)]
 
 use std::io;
@@ -26,6 +27,15 @@ const MAX_ERRNO: i32 = 4095;
 #[inline]
 pub(crate) fn decode(res: i32) -> io::Result<u32> {
     if res >= 0 { Ok(res.unsigned_abs()) } else { Err(error(res)) }
+}
+
+/// Whether a result says that the op was broken off before it did anything.
+#[cold]
+pub(crate) fn is_interrupted(res: i32) -> bool {
+    matches!(
+        -res,
+        libc::EINTR | ERESTARTSYS | ERESTARTNOINTR | ERESTARTNOHAND | ERESTART_RESTARTBLOCK
+    )
 }
 
 #[cold]

@@ -87,6 +87,13 @@ pub(crate) enum Op<'a> {
 }
 
 impl Op<'_> {
+    /// Whether a cancel request may keep the op from being performed. A close always is: the
+    /// descriptor would be lost.
+    #[inline]
+    pub(crate) fn can_be_refused(&self) -> bool {
+        !matches!(self, Op::Close { .. })
+    }
+
     /// Whether a result that is not an error is a new descriptor, owned by whoever gets the result.
     pub(crate) fn gives_descriptor(&self) -> bool {
         matches!(self, Op::OpenAt { .. })

@@ -1,7 +1,7 @@
 //! The same op as a plain system call, which blocks the OS thread until it is done.
 //!
-//! This is how ops run on plain threads, while a thread panics, and on the blocking pool. It is also
-//! the definition of what each op means: a driver must give the same answer.
+//! This is how ops run on plain threads, while a thread panics, and on the blocking pool. It is
+//! also the definition of what each op means: a driver must give the same answer.
 #![forbid(unsafe_code)]
 
 use std::mem::{ManuallyDrop, replace};

@@ -1,5 +1,5 @@
-//! `FromRawFd` for every type here that owns a descriptor: its method is unsafe, which the modules of
-//! those types forbid.
+//! `FromRawFd` for every type here that owns a descriptor: its method is unsafe, which the modules
+//! of those types forbid.
 
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 

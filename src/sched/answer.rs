@@ -1,12 +1,13 @@
 //! Answers that are more than a number: a new descriptor, memory that the kernel has initialised.
 //!
-//! Invariant.  1. What `submit` returns is the kernel's answer to the very op that was passed to it.
+//! Invariant.  1. What `submit` returns is the kernel's answer to the very op that was passed to
+//! it.
 
 use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 
 use super::submit;
-use crate::op::{MAX_TRANSFER, Op};
+use crate::op::{MAX_TRANSFER, Op, decode::decode, perform::perform};
 
 /// Submits an op whose result is a new descriptor.
 ///
@@ -17,6 +18,14 @@ pub(crate) fn submit_fd(op: Op<'_>) -> io::Result<OwnedFd> {
     let fd = submit(op)?;
     // SAFETY: by invariant 1 this is the kernel's answer to an op that opens a descriptor for its
     // caller, and nobody else has seen it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// As [`submit_fd`], by a system call on the thread that it is called on.
+pub(crate) fn perform_fd(mut op: Op<'_>) -> io::Result<OwnedFd> {
+    assert!(op.gives_descriptor(), "the op gives no descriptor: {op:?}");
+    let fd = decode(perform(&mut op))?;
+    // SAFETY: `perform` returns the kernel's answer to this op; for the rest as above.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 

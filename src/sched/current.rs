@@ -9,7 +9,8 @@ use crate::coro::FiberPtr;
 
 /// The worker of the calling thread. To be used by the caller and its callees only: the reference
 /// is valid until the thread leaves the worker's loop, which is below the caller on its stack, or
-/// below the fiber that the loop has resumed.
+/// below the fiber that the loop has resumed. Not to be used across a suspension: a runtime, and
+/// worker 0 with it, may move between two calls of `run`, while the fiber is off its stack.
 #[inline(always)]
 pub(crate) fn worker<'a>() -> Option<&'a Worker> {
     let worker: *const Worker = std::ptr::with_exposed_provenance(arch::get_current());

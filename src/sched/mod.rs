@@ -8,6 +8,7 @@
 //! | `detach.rs`   | an owner of a descriptor whose drop does not wait                         |
 //! | `worker.rs`   | a worker: its loop, and what it does for a fiber that left its stack      |
 //! | `search.rs`   | an idle worker: looking for work, and sleeping when there is none         |
+//! | `idle.rs`     | who is awake, sleeps, searches: the counters and their transitions        |
 //! | `fresh.rs`    | a worker's fresh fibers, which others may steal                           |
 //! | `timers.rs`   | a worker's deadlines                                                      |
 //! | `inbox.rs`    | what other threads put into a worker                                      |
@@ -23,6 +24,7 @@ pub(crate) mod blocking;
 pub(crate) mod current;
 mod detach;
 pub(crate) mod fresh;
+pub(crate) mod idle;
 pub(crate) mod inbox;
 pub(crate) mod remote;
 pub(crate) mod search;
@@ -32,9 +34,11 @@ pub(crate) mod submit;
 pub(crate) mod timers;
 pub(crate) mod worker;
 
-pub(crate) use answer::{read_spare, submit_fd};
+pub(crate) use answer::{perform_fd, read_spare, submit_fd};
 pub(crate) use detach::Detach;
 pub(crate) use remote::Remote;
 pub(crate) use shared::{Config, Shared};
-pub(crate) use submit::{blocking, close_detached, submit, wait, wake_waiter};
+pub(crate) use submit::{
+    blocking, close_detached, opens_in_haste, submit, wait, waiting, wake_waiter,
+};
 pub(crate) use worker::Worker;

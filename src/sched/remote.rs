@@ -82,6 +82,12 @@ impl Remote {
         })
     }
 
+    /// Whether other threads have put something in.
+    #[inline]
+    pub(crate) fn has_mail(&self) -> bool {
+        !self.woken.is_empty() || !self.cancels.is_empty()
+    }
+
     /// The remote of a fiber's home worker; `None` while the fiber is fresh.
     #[inline]
     pub(crate) fn of(fiber: FiberPtr) -> Option<&'static Self> {
@@ -98,10 +104,11 @@ impl Remote {
     }
 }
 
-/// Adds to a counter that only the calling thread writes: no locked instruction.
+/// Adds to a counter that only the calling thread writes: no locked instruction. Whoever sees the
+/// new count sees what the thread did before, so that an end is never seen before its spawn.
 #[inline]
 pub(crate) fn bump(counter: &AtomicU64) {
-    counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Release);
 }
 
 /// A fiber in `Remote::woken`.

@@ -27,6 +27,8 @@ pub(crate) struct State {
     summoned: Cell<bool>,
     sentry: Cell<bool>,
     sentry_sleep: Cell<Duration>,
+    /// The last sleep was as long as the pool of stacks wants it, and nothing ended it.
+    slept_long: Cell<bool>,
     /// Per other worker: how many fresh fibers it had taken, and when that was seen first.
     seen: RefCell<Vec<(u64, u64)>>,
     /// Where the next round of stealing starts.
@@ -39,6 +41,7 @@ impl State {
             summoned: Cell::new(false),
             sentry: Cell::new(false),
             sentry_sleep: Cell::new(SENTRY_MIN),
+            slept_long: Cell::new(false),
             seen: RefCell::new(vec![(u64::MAX, 0); workers]),
             start: Cell::new(0),
         }
@@ -51,17 +54,22 @@ impl Worker {
         let shared = &self.shared;
         let summoned = self.search.summoned.take() || shared.seat(self.index()).take_summons();
         if shared.workers() == 1 {
+            // Whoever summoned us counted us as searching, and nobody else is summoned meanwhile: the
+            // search ends before the look, so that what comes after the look summons again.
+            if summoned {
+                shared.idle().end_search();
+            }
             return self.take_external();
         }
         let counted = summoned || shared.start_search();
-        let found = if counted {
-            let spin = if self.search.sentry.get() || !shared.others_awake() {
+        if counted {
+            let spin = if self.search.sentry.get() || !shared.idle().others_awake() {
                 Duration::ZERO
             } else {
                 shared.config().spin
             };
             let found = self.look_around(spin);
-            shared.end_search();
+            shared.idle().end_search();
             // Whoever was skipped because we searched must not be forgotten.
             if found && self.work_elsewhere(1) {
                 shared.wake_one();
@@ -69,15 +77,19 @@ impl Worker {
             found
         } else {
             self.take_external() || self.steal()
-        };
-        if found && self.search.sentry.take() {
-            self.search.sentry_sleep.set(SENTRY_MIN);
-            shared.sentry_leaves();
+        }
+    }
+
+    /// A worker that was summoned to look around has got work of its own: it does not search, and must
+    /// not be counted as if it did, or nobody else would be summoned while it is busy.
+    #[inline]
+    pub(super) fn decline_summons(&self) {
+        if self.search.summoned.take() || self.shared.seat(self.index()).take_summons() {
+            self.shared.idle().end_search();
             if self.work_elsewhere(1) {
-                shared.wake_one();
+                self.shared.wake_one();
             }
         }
-        found
     }
 
     fn look_around(&self, spin: Duration) -> bool {
@@ -87,10 +99,7 @@ impl Worker {
                 if self.take_external() || self.steal() {
                     return true;
                 }
-                if !self.remote.woken.is_empty()
-                    || !self.remote.cancels.is_empty()
-                    || self.driver.borrow_mut().has_events()
-                {
+                if self.remote.has_mail() || self.driver.borrow_mut().has_events() {
                     return true;
                 }
                 if end_ns == 0 {
@@ -133,7 +142,7 @@ impl Worker {
                 continue;
             }
             let queued = stealer.len();
-            let alone = || !self.shared.others_awake() || self.is_left_alone(index);
+            let alone = || !self.shared.idle().others_awake() || self.is_left_alone(index);
             if (queued >= 2 || (queued == 1 && alone()))
                 && let Some(fiber) = steal(stealer)
             {
@@ -171,27 +180,21 @@ impl Worker {
         let shared = &self.shared;
         self.publish_busy();
         let sentry = shared.workers() > 1
-            && shared.others_awake()
-            && (self.search.sentry.get() || shared.become_sentry());
+            && shared.idle().others_awake()
+            && (self.search.sentry.get() || shared.idle().become_sentry());
         if self.search.sentry.replace(sentry) && !sentry {
-            shared.sentry_leaves();
+            shared.idle().sentry_leaves();
         }
-        let mut longest = None;
-        if sentry {
+        let longest = if sentry {
             let nap = self.search.sentry_sleep.get();
             self.search.sentry_sleep.set((nap * 2).min(SENTRY_MAX));
-            longest = Some(nap);
+            Some(nap)
         } else {
             self.search.sentry_sleep.set(SENTRY_MIN);
-            shared.stacks().trim();
-            if shared.stacks().wants_trim() {
-                longest = Some(TRIM_QUIET);
-            }
-        }
+            self.give_back_memory()
+        };
 
-        self.remote.sleep.announce();
-        shared.falls_asleep();
-        std::sync::atomic::fence(Ordering::SeqCst);
+        shared.idle().lie_down(&self.remote.sleep);
         // The second look: what was queued before the announcement, its giver told nobody about.
         if !self.must_not_sleep() {
             let next = [self.timers.borrow().next_deadline_ns(), deadline_ns];
@@ -200,42 +203,67 @@ impl Worker {
             let timeout = [next, longest].into_iter().flatten().min();
             self.driver.borrow_mut().turn(&self.ready, driver::Wait::Until(timeout));
         }
-        self.remote.sleep.awake();
-        shared.wakes_up();
+        shared.idle().get_up(&self.remote.sleep);
+        self.search.slept_long.set(longest == Some(TRIM_QUIET) && !self.has_ready());
 
         if shared.seat(self.index()).take_summons() {
             self.search.summoned.set(true);
         }
-        if self.search.sentry.get() && self.has_ready() {
-            // Work of our own: somebody else must look around from now on.
-            self.search.sentry.set(false);
+    }
+
+    /// The worker has fibers to run: it looks around no more, whatever it is counted as, and passes
+    /// that duty on if there is anything to find.
+    #[inline]
+    pub(super) fn stop_looking(&self) {
+        if self.search.summoned.get() || self.search.sentry.get() {
+            self.stop_looking_slow();
+        }
+    }
+
+    #[cold]
+    fn stop_looking_slow(&self) {
+        let idle = self.shared.idle();
+        if self.search.summoned.take() {
+            idle.end_search();
+        }
+        if self.search.sentry.take() {
             self.search.sentry_sleep.set(SENTRY_MIN);
-            shared.sentry_leaves();
-            if self.work_elsewhere(1) {
-                shared.wake_one();
-            }
+            idle.sentry_leaves();
+        }
+        if self.work_elsewhere(1) {
+            self.shared.wake_one();
+        }
+    }
+
+    /// Gives memory of free stacks back to the kernel, once this worker has had nothing to do for a
+    /// while. Returns how long to sleep at most, if there is more to give back.
+    fn give_back_memory(&self) -> Option<Duration> {
+        let stacks = self.shared.stacks();
+        if self.search.slept_long.get() {
+            self.release_stacks();
+            while stacks.trim() != 0 && !self.remote.has_mail() {}
+            stacks.wants_trim().then_some(TRIM_QUIET)
+        } else {
+            (self.keeps_stacks() || stacks.wants_trim()).then_some(TRIM_QUIET)
         }
     }
 
     fn must_not_sleep(&self) -> bool {
         let phase = self.shared.phase();
         self.has_ready()
-            || !self.remote.woken.is_empty()
-            || !self.remote.cancels.is_empty()
+            || self.remote.has_mail()
             || self.shared.has_external()
             || phase == Phase::Stopped
             || (phase == Phase::Draining && !self.is_draining())
             // Lone fibers are left to their owners, if those run, and to the sentry.
-            || self.work_elsewhere(if self.shared.anybody_awake() { 2 } else { 1 })
+            || self.work_elsewhere(if self.shared.idle().anybody_awake() { 2 } else { 1 })
     }
 
-    /// The worker leaves its loop: whatever it was counted as, it is no more.
+    /// The worker leaves its loop.
     pub(super) fn leave_search(&self) {
-        if self.search.summoned.take() || self.shared.seat(self.index()).take_summons() {
-            self.shared.end_search();
+        if self.shared.seat(self.index()).take_summons() {
+            self.search.summoned.set(true);
         }
-        if self.search.sentry.take() {
-            self.shared.sentry_leaves();
-        }
+        self.stop_looking();
     }
 }

@@ -4,6 +4,8 @@
 //! proof that no fiber is forgotten are in `README.md`.
 
 use super::blocking;
+use super::idle::{Idle, Sleeper, Summons};
+use super::remote::Woken;
 use super::{Remote, Worker};
 use crate::coro::FiberPtr;
 use crate::driver::WakeMethod;
@@ -41,10 +43,12 @@ pub(crate) struct Seat {
     remote: &'static Remote,
     /// Whether its worker has been started, or is being started.
     reserved: AtomicBool,
+    /// Its worker could not be started, and will not be.
+    failed: AtomicBool,
     /// Set with the worker's first breath.
     stealer: OnceLock<Option<Stealer<FiberPtr>>>,
     /// It was woken to search, and is counted in `searching` already.
-    summoned: AtomicBool,
+    summons: Summons,
 }
 
 impl Seat {
@@ -62,7 +66,21 @@ impl Seat {
     }
 
     pub(super) fn take_summons(&self) -> bool {
-        self.summoned.load(Ordering::Relaxed) && self.summoned.swap(false, Ordering::SeqCst)
+        self.summons.take()
+    }
+}
+
+impl Sleeper for Seat {
+    fn is_asleep(&self) -> bool {
+        self.remote.sleep.is_asleep()
+    }
+
+    fn summons(&self) -> &Summons {
+        &self.summons
+    }
+
+    fn notify(&self) -> bool {
+        self.remote.notify()
     }
 }
 
@@ -71,19 +89,6 @@ struct External {
     queue: VecDeque<FiberPtr>,
     /// The runtime has ended.
     closed: bool,
-}
-
-/// Who is awake; on cache lines of their own, since every spawn reads them.
-#[repr(align(128))]
-struct Idle {
-    /// Workers in their loops that do not sleep.
-    awake: AtomicUsize,
-    /// Workers that have announced that they sleep.
-    sleeping: AtomicUsize,
-    /// Workers that look for work, those just woken to do so included.
-    searching: AtomicUsize,
-    /// Whether some sleeper will look around by itself within a millisecond.
-    sentry: AtomicBool,
 }
 
 /// See the module's head.
@@ -100,6 +105,8 @@ pub(crate) struct Shared {
     external_len: AtomicUsize,
     external_spawned: AtomicUsize,
     pool: blocking::Pool,
+    /// For calls that may wait for ever: as many threads as there are such calls.
+    waiters: blocking::Pool,
     /// Worker threads that have not ended.
     threads: Mutex<usize>,
     thread_ended: Condvar,
@@ -116,26 +123,23 @@ impl Shared {
             .map(|_| Seat {
                 remote: Remote::acquire(),
                 reserved: AtomicBool::new(false),
+                failed: AtomicBool::new(false),
                 stealer: OnceLock::new(),
-                summoned: AtomicBool::new(false),
+                summons: Summons::new(),
             })
             .collect();
         Ok(Arc::new(Self {
             wake_method,
             stacks,
             seats,
-            idle: Idle {
-                awake: AtomicUsize::new(0),
-                sleeping: AtomicUsize::new(0),
-                searching: AtomicUsize::new(0),
-                sentry: AtomicBool::new(false),
-            },
+            idle: Idle::new(),
             phase: AtomicU8::new(Phase::Running as u8),
             cannot_start: AtomicBool::new(false),
             external: Mutex::new(External { queue: VecDeque::new(), closed: false }),
             external_len: AtomicUsize::new(0),
             external_spawned: AtomicUsize::new(0),
             pool: blocking::Pool::new(config.blocking_threads, &config.thread_name),
+            waiters: blocking::Pool::new(usize::MAX, &config.thread_name),
             threads: Mutex::new(0),
             thread_ended: Condvar::new(),
             config,
@@ -170,6 +174,10 @@ impl Shared {
         &self.pool
     }
 
+    pub(crate) fn waiters(&self) -> &blocking::Pool {
+        &self.waiters
+    }
+
     #[inline]
     pub(crate) fn phase(&self) -> Phase {
         match self.phase.load(Ordering::Acquire) {
@@ -193,12 +201,12 @@ impl Shared {
     #[inline]
     pub(super) fn offered(self: &Arc<Self>, queued: usize) {
         if queued < 2 {
-            if !self.idle.sentry.load(Ordering::Relaxed) {
+            if !self.idle.has_sentry() {
                 self.wake_one();
             }
         } else {
             // Between the push and the look at who searches: see README.md, "The fence of the giver".
-            fence(Ordering::SeqCst);
+            self.idle.giver_fence();
             self.wake_one();
         }
     }
@@ -206,10 +214,10 @@ impl Shared {
     /// Gets one more worker to look for work, unless one does already or all run.
     #[inline]
     pub(super) fn wake_one(self: &Arc<Self>) {
-        if self.idle.searching.load(Ordering::SeqCst) != 0 {
+        if self.idle.somebody_searches() {
             return;
         }
-        if self.idle.sleeping.load(Ordering::SeqCst) != 0 || self.can_start() {
+        if self.idle.somebody_sleeps() || self.can_start() {
             self.wake_one_slow();
         }
     }
@@ -222,29 +230,23 @@ impl Shared {
 
     #[cold]
     fn wake_one_slow(self: &Arc<Self>) {
-        // Whoever is woken counts as searching from now on, so that the next spawn wakes nobody else.
-        if self.idle.searching.compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst).is_err() {
-            return;
-        }
-        for seat in &self.seats {
-            if seat.remote.sleep.is_asleep() {
-                seat.summoned.store(true, Ordering::SeqCst);
-                if seat.remote.notify() {
-                    return;
-                }
-                // It woke by itself. If it has found the summons it searches now.
-                if !seat.take_summons() {
-                    return;
-                }
-            }
-        }
-        if let Some(index) = self.reserve() {
-            self.seats[index].summoned.store(true, Ordering::SeqCst);
-            if self.start(index).is_ok() || !self.seats[index].take_summons() {
-                return;
-            }
-        }
-        self.idle.searching.fetch_sub(1, Ordering::SeqCst);
+        self.idle.wake_one(&self.seats, || self.summon_new(), || self.any_fresh());
+    }
+
+    /// Starts one more worker, summoned; `false` if there is none to start.
+    fn summon_new(self: &Arc<Self>) -> bool {
+        let Some(index) = self.reserve() else { return false };
+        self.seats[index].summons.put();
+        self.start(index).is_ok() || !self.seats[index].take_summons()
+    }
+
+    /// Whether there is any fresh fiber to be had.
+    fn any_fresh(&self) -> bool {
+        self.has_external()
+            || self
+                .seats
+                .iter()
+                .any(|seat| seat.stealer().is_some_and(|stealer| !stealer.is_empty()))
     }
 
     fn reserve(&self) -> Option<usize> {
@@ -256,10 +258,24 @@ impl Shared {
 
     /// Starts worker `index` if it is not running yet.
     pub(crate) fn ensure_started(self: &Arc<Self>, index: usize) -> io::Result<()> {
+        if self.seats[index].failed.load(Ordering::SeqCst) {
+            return Err(io::Error::other(format!("worker {index} could not be started")));
+        }
         if self.seats[index].reserved.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
         self.start(index)
+    }
+
+    /// Queues a fresh fiber for worker `index`, which has been started.
+    pub(crate) fn push_to(self: &Arc<Self>, index: usize, fiber: FiberPtr) {
+        let seat = &self.seats[index];
+        seat.remote.woken.push(Woken(fiber));
+        seat.remote.notify();
+        // Either we see the failure, or whoever has failed sees the fiber (`notify` has a fence).
+        if seat.failed.load(Ordering::SeqCst) {
+            self.reroute(index);
+        }
     }
 
     /// Starts the thread of worker `index`, which has been reserved.
@@ -275,10 +291,12 @@ impl Shared {
         };
         self.thread_has_ended();
         self.start_failed(index, &error);
+        self.reroute(index);
         Err(error)
     }
 
     fn start_failed(&self, index: usize, error: &io::Error) {
+        self.seats[index].failed.store(true, Ordering::SeqCst);
         self.cannot_start.store(true, Ordering::Relaxed);
         tracing::warn!(worker = index, %error, "cannot start another worker; going on with fewer");
     }
@@ -293,7 +311,10 @@ impl Shared {
             Err(error) => {
                 self.start_failed(index, &error);
                 if self.seats[index].take_summons() {
-                    self.idle.searching.fetch_sub(1, Ordering::SeqCst);
+                    self.idle.end_search();
+                    if self.idle.last_look(&self.seats, || self.any_fresh()) {
+                        self.wake_one();
+                    }
                 }
                 self.reroute(index);
             }
@@ -303,8 +324,9 @@ impl Shared {
 
     /// Fibers that were meant for a worker that could not start run wherever they can.
     fn reroute(self: &Arc<Self>, index: usize) {
+        fence(Ordering::SeqCst);
         for woken in self.seats[index].remote.woken.take() {
-            let _ = self.push_external(woken.0);
+            let _ = self.push_external(woken.0, 0);
         }
     }
 
@@ -325,94 +347,48 @@ impl Shared {
 
     // ---- Who is awake ---------------------------------------------------------------------------
 
-    pub(super) fn worker_awake(&self) {
-        self.idle.awake.fetch_add(1, Ordering::SeqCst);
+    pub(super) fn idle(&self) -> &Idle {
+        &self.idle
     }
 
     /// A worker leaves its loop, with fresh fibers in its queue or without.
     pub(super) fn worker_gone(self: &Arc<Self>, leaves_fresh: bool) {
-        self.idle.awake.fetch_sub(1, Ordering::SeqCst);
+        self.idle.leave();
         if leaves_fresh && self.workers() > 1 {
-            fence(Ordering::SeqCst);
+            self.idle.giver_fence();
             self.wake_one();
         }
-    }
-
-    pub(super) fn others_awake(&self) -> bool {
-        self.idle.awake.load(Ordering::SeqCst) > 1
-    }
-
-    pub(super) fn anybody_awake(&self) -> bool {
-        self.idle.awake.load(Ordering::SeqCst) > 0
-    }
-
-    pub(super) fn become_sentry(&self) -> bool {
-        self.idle.sentry.compare_exchange(false, true, Ordering::SeqCst, Ordering::Relaxed).is_ok()
-    }
-
-    pub(super) fn sentry_leaves(&self) {
-        self.idle.sentry.store(false, Ordering::SeqCst);
-    }
-
-    pub(super) fn falls_asleep(&self) {
-        self.idle.sleeping.fetch_add(1, Ordering::SeqCst);
-        self.idle.awake.fetch_sub(1, Ordering::SeqCst);
-    }
-
-    pub(super) fn wakes_up(&self) {
-        self.idle.awake.fetch_add(1, Ordering::SeqCst);
-        self.idle.sleeping.fetch_sub(1, Ordering::SeqCst);
     }
 
     /// Counts the caller as searching, if few enough are.
     pub(super) fn start_search(&self) -> bool {
         let most = if self.workers() <= 4 { 1 } else { self.workers() / 2 };
-        let mut searching = self.idle.searching.load(Ordering::Relaxed);
-        loop {
-            if searching >= most {
-                return false;
-            }
-            match self.idle.searching.compare_exchange_weak(
-                searching,
-                searching + 1,
-                Ordering::SeqCst,
-                Ordering::Relaxed,
-            ) {
-                Ok(_) => return true,
-                Err(seen) => searching = seen,
-            }
-        }
-    }
-
-    pub(super) fn end_search(&self) {
-        self.idle.searching.fetch_sub(1, Ordering::SeqCst);
-        fence(Ordering::SeqCst);
+        self.idle.start_search(most)
     }
 
     // ---- From outside ---------------------------------------------------------------------------
 
     /// Queues a fresh fiber spawned by a thread that is no worker. Gives it back if the runtime has
     /// ended.
-    pub(crate) fn push_external(self: &Arc<Self>, fiber: FiberPtr) -> Result<(), FiberPtr> {
+    pub(crate) fn spawn_external(self: &Arc<Self>, fiber: FiberPtr) -> Result<(), FiberPtr> {
+        self.push_external(fiber, 1)
+    }
+
+    /// Queues a fresh fiber that any worker may take, and counts it if it is new.
+    fn push_external(self: &Arc<Self>, fiber: FiberPtr, new: usize) -> Result<(), FiberPtr> {
         {
             let mut external = lock(&self.external);
             if external.closed {
                 return Err(fiber);
             }
+            // Counted before anybody can take it, and not at all if it is refused.
+            self.external_spawned.fetch_add(new, Ordering::SeqCst);
             external.queue.push_back(fiber);
             self.external_len.store(external.queue.len(), Ordering::SeqCst);
         }
-        fence(Ordering::SeqCst);
+        self.idle.giver_fence();
         self.wake_one();
         Ok(())
-    }
-
-    pub(crate) fn count_external_spawn(&self) {
-        self.external_spawned.fetch_add(1, Ordering::SeqCst);
-    }
-
-    pub(crate) fn uncount_external_spawn(&self) {
-        self.external_spawned.fetch_sub(1, Ordering::SeqCst);
     }
 
     #[inline]

@@ -4,7 +4,8 @@
 //!    ops submitted from now on fail with `ECANCELED`. Fibers see errors and come to their ends.
 //! 2. The thread that drops the runtime is worker 0 and goes on running its fibers, until no fiber
 //!    is alive; or nothing moves and nothing can move any more (the fibers left wait for each other);
-//!    or its patience is at an end.
+//!    or its patience is at an end. If that thread unwinds, it only waits for the other workers: its
+//!    own fibers could not suspend, and would take the panic for theirs.
 //! 3. The phase becomes `Stopped`: the workers leave their loops and drop their rings. A fiber that
 //!    is still alive keeps its stack, and a ring with an op in flight keeps its memory, for ever:
 //!    nothing that the kernel or a frame still points to is freed.
@@ -40,26 +41,17 @@ pub(crate) fn shut_down(worker: &Worker, patience: Duration) -> Leftovers {
     let deadline_ns = clock::deadline_ns(patience);
     shared.set_phase(Phase::Draining);
 
-    let mut snapshot = (0, 0);
-    let mut still_since_ns = clock::now_ns();
-    while shared.live() != 0 {
-        worker.run(Some(clock::deadline_ns(SLICE)));
-        let now_ns = clock::now_ns();
-        let moved = (resumes(&shared), shared.live());
-        if moved != snapshot || busy(&shared) {
-            snapshot = moved;
-            still_since_ns = now_ns;
-        }
-        let still = Duration::from_nanos(now_ns - still_since_ns);
-        if still >= STILL || now_ns >= deadline_ns {
-            break;
-        }
+    let gave_up = !run_down(worker, deadline_ns);
+    // From here on nothing comes in. What came in a moment ago runs, unless that makes no sense.
+    let mut unclaimed: Vec<FiberPtr> = shared.close_external().into();
+    if !gave_up && !unclaimed.is_empty() {
+        unclaimed.drain(..).for_each(|fiber| worker.fresh.push(fiber));
+        run_down(worker, deadline_ns);
     }
-
-    let unclaimed: Vec<FiberPtr> = shared.close_external().into();
     let fibers = shared.live();
     shared.set_phase(Phase::Stopped);
     shared.pool().close();
+    shared.waiters().close();
     let left = Duration::from_nanos(deadline_ns.saturating_sub(clock::now_ns()));
     let threads = !shared.wait_for_threads(left.max(Duration::from_millis(100)));
     worker.retire();
@@ -74,6 +66,27 @@ pub(crate) fn shut_down(worker: &Worker, patience: Duration) -> Leftovers {
     Leftovers { fibers, threads }
 }
 
+/// Runs worker 0 until no fiber is alive; `false` if that will not happen any more, or not in time.
+fn run_down(worker: &Worker, deadline_ns: u64) -> bool {
+    let shared = worker.shared();
+    let mut snapshot = (0, 0);
+    let mut still_since_ns = clock::now_ns();
+    while shared.live() != 0 {
+        worker.run(Some(clock::deadline_ns(SLICE)));
+        let now_ns = clock::now_ns();
+        let moved = (resumes(shared), shared.live());
+        if moved != snapshot || busy(shared) {
+            snapshot = moved;
+            still_since_ns = now_ns;
+        }
+        let still = Duration::from_nanos(now_ns - still_since_ns);
+        if still >= STILL || now_ns >= deadline_ns {
+            return false;
+        }
+    }
+    true
+}
+
 /// Fibers resumed so far.
 fn resumes(shared: &Shared) -> u64 {
     shared.seats().iter().map(|seat| seat.remote().resumes.load(Ordering::SeqCst)).sum()
@@ -81,14 +94,11 @@ fn resumes(shared: &Shared) -> u64 {
 
 /// Whether anything may still move by itself: an op, a timer, a job, something in an inbox.
 fn busy(shared: &Shared) -> bool {
-    let remote_busy = |remote: &Remote| {
-        remote.busy.load(Ordering::SeqCst) != 0
-            || !remote.woken.is_empty()
-            || !remote.cancels.is_empty()
-    };
+    let remote_busy =
+        |remote: &Remote| remote.busy.load(Ordering::SeqCst) != 0 || remote.has_mail();
     shared.has_external()
         || shared.pool().busy() != 0
-        || shared.anybody_awake()
+        || shared.idle().anybody_awake()
         || shared.seats().iter().any(|seat| remote_busy(seat.remote()))
 }
 
@@ -100,7 +110,7 @@ impl Worker {
 }
 
 /// Ends a runtime whose worker 0 cannot run any more, because the runtime is dropped on a fiber of
-/// another one: its fibers are cancelled where other workers run them, and nobody is waited for.
+/// another one, or on a thread that unwinds (where every call that should suspend would block): its fibers are cancelled where other workers run them, and nobody is waited for.
 pub(crate) fn abandon(worker: &Worker) {
     let shared = worker.shared();
     shared.set_phase(Phase::Draining);
@@ -109,4 +119,6 @@ pub(crate) fn abandon(worker: &Worker) {
         shared.set_phase(Phase::Stopped);
     }
     shared.pool().close();
+    shared.waiters().close();
+    worker.retire();
 }

@@ -2,7 +2,7 @@
 //! plain thread, and while the thread unwinds, it blocks the thread.
 
 use super::{Remote, current};
-use crate::coro::header::{CANCEL_REQUESTED, Waiting};
+use crate::coro::header::Waiting;
 use crate::coro::{
     AfterSwitch, FiberPtr, OnCancel, Pending, PendingPtr, Signal, Timer, TimerPtr, Wait, Waiter,
     park, thread,
@@ -12,7 +12,6 @@ use crate::op::{Op, decode, perform};
 use crate::sys::clock;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::Ordering;
 
 /// Performs one op and returns its result.
 #[inline]
@@ -20,18 +19,24 @@ pub(crate) fn submit(mut op: Op<'_>) -> io::Result<u32> {
     let Some((worker, fiber)) = current::suspendable() else {
         return decode::decode(perform::perform(&mut op));
     };
-    if lower::route(&op, worker.caps()) == Route::Pool {
-        return blocking(|| decode::decode(perform::perform(&mut op)));
+    match lower::route(&op, worker.caps()) {
+        Route::Driver => {}
+        Route::Now => return decode::decode(perform::perform(&mut op)),
+        Route::Pool => return blocking(|| decode::decode(perform::perform(&mut op))),
     }
     let pending = Pending::new(op, fiber);
     // SAFETY: the fiber leaves its stack now, and is resumed when the op is complete.
     let op = unsafe { PendingPtr::new(&pending) };
     // SAFETY: `fiber` is the one that runs here.
     unsafe { park::suspend(fiber, &AfterSwitch::Submit(op)) };
-    let result = pending.outcome();
+    let mut result = pending.outcome();
+    if result < 0 && pending.cancel_sent() && decode::is_interrupted(result) {
+        // How some operations end that were broken off inside the kernel.
+        result = -libc::ECANCELED;
+    }
     if result == -libc::ECANCELED {
         // The request has been delivered.
-        fiber.header().cancel.fetch_and(!CANCEL_REQUESTED, Ordering::AcqRel);
+        fiber.header().cancel.reported();
     }
     decode::decode(result)
 }
@@ -47,7 +52,7 @@ pub(crate) fn close_detached(fd: OwnedFd) {
 /// Waits until `signal` is set, or `deadline_ns` has come, or a cancel request ends the wait
 /// (as `on_cancel` says). Returns whether the signal is set. The caller is the signal's only waiter.
 pub(crate) fn wait(signal: &Signal, deadline_ns: Option<u64>, on_cancel: OnCancel) -> bool {
-    let Some((worker, fiber)) = current::suspendable() else {
+    let Some((_, fiber)) = current::suspendable() else {
         return thread::wait(signal, deadline_ns.and_then(clock::instant));
     };
     let timer = deadline_ns.map(|deadline_ns| Timer::new(deadline_ns, fiber));
@@ -56,6 +61,8 @@ pub(crate) fn wait(signal: &Signal, deadline_ns: Option<u64>, on_cancel: OnCance
     unsafe { park::suspend(fiber, &AfterSwitch::Wait(&wait)) };
     fiber.header().waiting.set(Waiting::Nothing);
     if let Some(timer) = timer.as_ref().filter(|timer| timer.in_heap()) {
+        // Asked for anew: worker 0 may have moved with its runtime while the fiber was suspended.
+        let worker = current::worker().expect("a fiber runs on a worker");
         // SAFETY: the timer is on this frame, and in the heap only until `remove` returns.
         worker.disarm(unsafe { TimerPtr::new(timer) });
     }
@@ -98,6 +105,25 @@ where
         Some((worker, _)) => worker.shared().pool().run(f),
         None => f(),
     }
+}
+
+/// As [`blocking`], for what may wait for ever for somebody else: a lock, the other end of a FIFO.
+/// It does not use up the threads of `blocking`, on which that somebody may depend.
+pub(crate) fn waiting<T, F>(f: F) -> T
+where
+    F: FnOnce() -> T + Send,
+    T: Send,
+{
+    match current::suspendable() {
+        Some((worker, _)) => worker.shared().waiters().run(f),
+        None => f(),
+    }
+}
+
+/// Whether an `OpenAt` submitted here may be tried without waiting, as io_uring does it, so that
+/// opening a FIFO has to be completed by the caller.
+pub(crate) fn opens_in_haste() -> bool {
+    current::suspendable().is_some_and(|(worker, _)| worker.caps().opens_in_haste())
 }
 
 /// Lets the other ready fibers of this worker run first.

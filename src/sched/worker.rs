@@ -14,7 +14,7 @@ use super::shared::{Phase, Shared};
 use super::submit::wake_waiter;
 use super::timers::Timers;
 use super::{Remote, current};
-use crate::coro::header::{CANCEL_LISTED, CANCEL_REQUESTED, Waiting};
+use crate::coro::header::Waiting;
 use crate::coro::{
     AfterSwitch, FiberList, FiberPtr, OnCancel, PendingPtr, TimerPtr, Wait, Waiter, entry, park,
 };
@@ -47,6 +47,8 @@ pub(crate) struct Worker {
     fresh_first: Cell<bool>,
     /// Set to leave the loop.
     stop: Cell<bool>,
+    /// The fiber at whose end the loop is left.
+    main: Cell<Option<FiberPtr>>,
     /// The runtime shuts down: every op fails at once.
     draining: Cell<bool>,
     pub(super) remote: &'static Remote,
@@ -82,6 +84,7 @@ impl Worker {
             fresh,
             fresh_first: Cell::new(false),
             stop: Cell::new(false),
+            main: Cell::new(None),
             draining: Cell::new(false),
             remote,
             caps: Arc::clone(driver.caps()),
@@ -202,9 +205,22 @@ impl Worker {
         }
     }
 
-    /// Leaves the loop after the current step.
-    pub(crate) fn stop(&self) {
-        self.stop.set(true);
+    /// Whether `release_stacks` would let go of any.
+    pub(super) fn keeps_stacks(&self) -> bool {
+        self.stacks.borrow().keeps()
+    }
+
+    /// Lets go of most of the stacks kept for the next spawns.
+    pub(super) fn release_stacks(&self) {
+        self.stacks.borrow_mut().release();
+    }
+
+    /// Runs fibers until `main`, a fiber of this worker that is ready, has ended.
+    pub(crate) fn run_main(&self, main: FiberPtr) {
+        self.main.set(Some(main));
+        self.push_ready(main);
+        self.run(None);
+        self.main.set(None);
     }
 
     // ---- The loop -------------------------------------------------------------------------------
@@ -212,9 +228,12 @@ impl Worker {
     /// Runs fibers until `stop`, or until the runtime has stopped, or until `deadline_ns`.
     pub(crate) fn run(&self, deadline_ns: Option<u64>) {
         let _entered = current::enter(self);
-        self.shared.worker_awake();
+        self.shared.idle().enter();
         self.stop.set(false);
         loop {
+            if self.has_ready() {
+                self.stop_looking();
+            }
             self.pass();
             if self.stop.get() || self.shared.phase() == Phase::Stopped {
                 break;
@@ -222,7 +241,9 @@ impl Worker {
             if deadline_ns.is_some_and(|deadline_ns| clock::now_ns() >= deadline_ns) {
                 break;
             }
-            if !self.has_ready() && !self.look_for_work() && !self.has_ready() {
+            if self.has_ready() {
+                self.decline_summons();
+            } else if !self.look_for_work() && !self.has_ready() {
                 self.sleep(deadline_ns);
             }
         }
@@ -234,9 +255,8 @@ impl Worker {
     pub(crate) fn tick(&self) -> u64 {
         let _entered = current::enter(self);
         let before = self.remote.resumes.load(Ordering::Relaxed);
-        self.shared.worker_awake();
+        self.shared.idle().enter();
         self.events();
-        self.take_external();
         self.pass();
         self.shared.worker_gone(!self.fresh.is_empty());
         self.remote.resumes.load(Ordering::Relaxed) - before
@@ -254,6 +274,10 @@ impl Worker {
         resumes
             .store(resumes.load(Ordering::Relaxed) + u64::from(BUDGET - left), Ordering::Relaxed);
         self.events();
+        // An idle worker looks there anyway; but perhaps no worker is ever idle.
+        if left < BUDGET && self.take_external() && self.shared.workers() > 1 {
+            self.shared.offered(self.fresh.len());
+        }
     }
 
     #[inline]
@@ -313,9 +337,9 @@ impl Worker {
 
     #[inline]
     fn submit(&self, fiber: FiberPtr, op: PendingPtr) {
-        if fiber.header().cancel.load(Ordering::Acquire) & CANCEL_REQUESTED != 0
-            || self.draining.get()
-        {
+        let refused = fiber.header().cancel.is_requested_before_wait() || self.draining.get();
+        // SAFETY: the op is ours now, and the reference does not leave this line.
+        if refused && unsafe { op.op() }.can_be_refused() {
             op.set_outcome(-libc::ECANCELED);
             self.ready.push(fiber);
             return;
@@ -328,8 +352,7 @@ impl Worker {
     fn register(&self, fiber: FiberPtr, wait: &Wait<'_>) {
         let header = fiber.header();
         if wait.on_cancel == OnCancel::End
-            && (self.draining.get()
-                || header.cancel.load(Ordering::Acquire) & CANCEL_REQUESTED != 0)
+            && (header.cancel.is_requested_before_wait() || self.draining.get())
         {
             self.ready.push(fiber);
             return;
@@ -349,6 +372,9 @@ impl Worker {
     fn ended(&self, fiber: FiberPtr) {
         let panicked = fiber.header().panicked.get();
         let mut books = self.close_books(fiber);
+        if self.main.get() == Some(fiber) {
+            self.stop.set(true);
+        }
         match fiber.header().ended.set() {
             // The handle went away a moment ago: the fiber is resumed to drop its result.
             Waiter::Detached => return self.push_woken(fiber),
@@ -398,6 +424,7 @@ impl Worker {
     #[inline]
     pub(super) fn events(&self) {
         self.take_inbox();
+        self.take_external();
         self.fire_timers();
         if self.shared.phase() != Phase::Running && !self.draining.replace(true) {
             self.drain();
@@ -412,7 +439,7 @@ impl Worker {
         }
         for cancelled in self.remote.cancels.take() {
             let fiber = cancelled.0;
-            fiber.header().cancel.fetch_and(!CANCEL_LISTED, Ordering::AcqRel);
+            fiber.header().cancel.unlist();
             self.cancel_wait(fiber);
             // SAFETY: the list's own reference.
             if let Some(stack) = unsafe { fiber.release() } {
@@ -423,12 +450,15 @@ impl Worker {
 
     /// Ends the wait of a fiber of this worker for which a cancel request has come.
     pub(crate) fn cancel_wait(&self, fiber: FiberPtr) {
-        if fiber.header().cancel.load(Ordering::Acquire) & CANCEL_REQUESTED == 0 {
+        if !fiber.header().cancel.is_requested() {
             return;
         }
         match fiber.header().waiting.get() {
-            Waiting::Op(op) => self.driver.borrow_mut().cancel(op),
-            Waiting::Signal(signal, OnCancel::Wake | OnCancel::End) => {
+            // SAFETY: the op is ours, and the reference does not leave this line.
+            Waiting::Op(op) if unsafe { op.op() }.can_be_refused() => {
+                self.driver.borrow_mut().cancel(op);
+            }
+            Waiting::Signal(signal, OnCancel::End) => {
                 // SAFETY: the fiber is suspended, and only this thread resumes it, so what it waits
                 // on is alive.
                 let signal = unsafe { signal.as_ref() };
@@ -436,7 +466,7 @@ impl Worker {
                     self.ready.push(fiber);
                 }
             }
-            Waiting::Signal(_, OnCancel::Ignore) | Waiting::Nothing => {}
+            Waiting::Op(_) | Waiting::Signal(_, OnCancel::Ignore) | Waiting::Nothing => {}
         }
     }
 

@@ -14,7 +14,6 @@ use std::io;
 const BOUND: usize = 2 * MAGAZINE;
 
 /// How many stacks [`Cache::release`] keeps.
-#[cfg(test)]
 const KEPT: usize = 32;
 
 /// Free stacks of one worker.
@@ -55,12 +54,16 @@ impl Cache {
 
     /// Gives the pool all but a few: for a worker that will be idle for long, so that
     /// [`Pool::trim`] can take their pages.
-    #[cfg(test)]
     pub(crate) fn release(&mut self) {
         while self.free.len() > KEPT {
             let count = (self.free.len() - KEPT).min(MAGAZINE);
             self.give_oldest(count);
         }
+    }
+
+    /// Whether `release` would give anything.
+    pub(crate) fn keeps(&self) -> bool {
+        self.free.len() > KEPT
     }
 
     #[cold]

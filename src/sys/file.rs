@@ -1,8 +1,8 @@
 //! System calls on open files.
 //!
 //! Each function is one call and returns what the kernel returned: `>= 0`, or `-errno`. Nothing is
-//! repeated and nothing is translated. `offset` is `None` for the file's own position, which the call
-//! then moves.
+//! repeated and nothing is translated. `offset` is `None` for the file's own position, which the
+//! call then moves.
 
 use std::ffi::CStr;
 use std::io::{Error, IoSlice};
@@ -60,6 +60,12 @@ pub(crate) fn write(fd: BorrowedFd<'_>, buf: &[u8], offset: Option<u64>) -> i32 
             Some(offset) => libc::pwrite(fd, ptr, buf.len(), offset as libc::off_t),
         }
     })
+}
+
+/// Whether the file has offsets to read and write at, which a pipe, a socket and a terminal have
+/// not. Reads nothing.
+pub(crate) fn has_offsets(fd: BorrowedFd<'_>) -> bool {
+    read(fd, &mut [], Some(0)) != -libc::ESPIPE
 }
 
 /// `readv`, or `preadv` at an offset.

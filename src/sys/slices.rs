@@ -9,9 +9,9 @@ pub(crate) const IOV_MAX: usize = 1024;
 /// Borrowed `&'a mut [IoSliceMut<'_>]` with one lifetime instead of two.
 ///
 /// A mutable reference fixes the lifetime inside the slices, so an op with a single lifetime could
-/// not hold one. This holds a shared reference, whose inner lifetime may be shortened, and keeps the
-/// promise of the mutable one: it is built from that only, and it gives no access to the buffers but
-/// the address of the array. So for `'a` nobody else can reach the memory.
+/// not hold one. This holds a shared reference, whose inner lifetime may be shortened, and keeps
+/// the promise of the mutable one: it is built from that only, and it gives no access to the
+/// buffers but the address of the array. So for `'a` nobody else can reach the memory.
 pub(crate) struct SlicesMut<'a> {
     bufs: &'a [IoSliceMut<'a>],
 }

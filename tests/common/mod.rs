@@ -1,16 +1,23 @@
 //! What the contract tests share.
 //!
-//! A contract test is a plain function that must hold wherever it runs; [`contract!`] makes tests of
-//! it, one for each place. Inside, [`same!`] runs one body with `std::fs` and with `ramie::fs` under
-//! the name `fs` and demands the same outcome, so that std says what is right.
+//! A contract test is a plain function that must hold wherever it runs; [`contract!`] makes tests
+//! of it, one for each place. Inside, [`same!`] runs one body with `std::fs` and with `ramie::fs`
+//! under the name `fs` and demands the same outcome, so that std says what is right.
 #![allow(dead_code, reason = "each test file uses a part")]
+
+pub mod process;
+pub mod watch;
+
+#[allow(unused_imports, reason = "as above")]
+pub use process::{child, eventually, fds, isolated, threads};
 
 use std::fmt::Debug;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Defines test bodies and runs each of them in every place there is.
+/// Defines test bodies and runs each of them in every place there is: on a plain thread, on the main
+/// fiber of a runtime with one worker, and on a fiber spawned among two workers.
 #[macro_export]
 macro_rules! contract {
     ($($(#[doc = $doc:literal])* fn $name:ident() $body:block)*) => {
@@ -19,12 +26,50 @@ macro_rules! contract {
         mod on_a_thread {
             $(#[test] fn $name() { $crate::common::on_a_thread(super::$name) })*
         }
+
+        mod on_a_fiber {
+            $(#[test] fn $name() { $crate::common::on_a_fiber(super::$name) })*
+        }
+
+        mod among_two_workers {
+            $(#[test] fn $name() { $crate::common::among_two_workers(super::$name) })*
+        }
     };
 }
 
 /// Runs a test body as an ordinary thread does.
 pub fn on_a_thread(body: fn()) {
+    let _watchdog = watch::dog();
+    assert!(!ramie::is_fiber());
     body();
+}
+
+/// Runs a test body as the main fiber of a runtime with one worker.
+pub fn on_a_fiber(body: fn()) {
+    let _watchdog = watch::dog();
+    runtime(1).run(|| {
+        assert!(ramie::is_fiber());
+        body();
+    });
+}
+
+/// Runs a test body as a spawned fiber of a runtime with two workers.
+pub fn among_two_workers(body: fn()) {
+    let _watchdog = watch::dog();
+    runtime(2).run(|| {
+        let fiber = ramie::spawn(move || {
+            assert!(ramie::is_fiber());
+            body();
+        });
+        if let Err(panic) = fiber.join() {
+            std::panic::resume_unwind(panic);
+        }
+    });
+}
+
+/// A runtime with that many workers.
+pub fn runtime(workers: usize) -> ramie::Runtime {
+    ramie::Runtime::builder().workers(workers).build().expect("a runtime can be built")
 }
 
 /// Runs a body twice, each time in a fresh directory: with std's `fs`, then with ours. What the two

@@ -323,9 +323,13 @@ impl Drop for Uring {
     fn drop(&mut self) {
         // Closes that have not reached the kernel must not be lost.
         self.ring.submit();
+        self.arm.disarm();
         if self.in_flight != 0 {
             // The kernel may still write through the ring's and the ops' memory.
             self.ring.leak();
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -72,6 +72,18 @@ impl Arm {
         self.armed = true;
     }
 
+    /// The ring is about to be closed, which the kernel does in its own time. Until then the wait of a
+    /// dead ring would stay in line for the word, in front of that of the word's next user, and
+    /// swallow a wake-up that is meant for the other. So it is woken here.
+    pub(super) fn disarm(&mut self) {
+        if let Kind::Futex(word) = &self.kind
+            && self.armed
+        {
+            crate::sys::futex::wake(word.word(), i32::MAX);
+        }
+        self.armed = false;
+    }
+
     /// The armed wait has completed, for whatever reason.
     pub(super) fn woken(&mut self) {
         self.armed = false;

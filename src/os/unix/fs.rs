@@ -9,6 +9,7 @@ use std::path::Path;
 #[doc(no_inline)]
 pub use std::os::unix::fs::{
     DirBuilderExt, DirEntryExt, FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt,
+    chroot,
 };
 
 use crate::fs::make_symlink;
