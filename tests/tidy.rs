@@ -1,8 +1,7 @@
 //! Style as a test: what a compiler does not check and a reviewer should not have to.
 //!
 //! Each rule is a function from a file's text to complaints, and has a test of its own that feeds
-//! it something bad. Ratchets are lists with a reason for each entry; an entry that is no longer
-//! needed is a complaint, too, so that they only shrink.
+//! it something bad. Ratchets are lists with a reason for each entry, to be made shorter.
 
 use std::collections::BTreeSet;
 use std::fs;
