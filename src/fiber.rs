@@ -5,7 +5,6 @@ use crate::sched::remote::{Cancelled, Remote};
 use crate::sched::{self, Shared, current};
 use crate::stack::{self, Stack};
 use crate::sys::clock;
-use std::any::Any;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
@@ -697,13 +696,4 @@ pub fn stack_remaining() -> Option<usize> {
     // SAFETY: written before the fiber was published, and taken only after its end.
     let stack = unsafe { (*fiber.header().stack.get()).as_ref() }?;
     Some((&raw const here).addr().saturating_sub(stack.limit().addr()))
-}
-
-/// The payload of a panic as text, if it is text.
-pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> &str {
-    payload
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("a payload that is no text")
 }

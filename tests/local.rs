@@ -139,7 +139,7 @@ fn every_fiber_has_its_own() {
 /// Values are dropped once, before `join` returns, on the fiber, where they may suspend.
 #[test]
 fn destructors_run_on_the_fiber() {
-    struct Counted(Arc<AtomicUsize>, #[expect(dead_code, reason = "makes it not Send")] Rc<()>);
+    struct Counted(Arc<AtomicUsize>, #[expect(dead_code, reason = "not Send")] Rc<()>);
     impl Drop for Counted {
         fn drop(&mut self) {
             assert!(ramie::is_fiber());

@@ -4,7 +4,7 @@
 //! that a parked fiber stays within a page and a small stack is not eaten by its argument.
 
 use std::cell::{Cell, UnsafeCell};
-use std::mem;
+use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
@@ -103,7 +103,7 @@ where
     let fiber = unsafe {
         store::<F>(payload, f);
         header.write(Header {
-            context: UnsafeCell::new(mem::zeroed()),
+            context: UnsafeCell::new(MaybeUninit::uninit()),
             next: Cell::new(None),
             inbox_next: Cell::new(ptr::null_mut()),
             waiting: Cell::new(Waiting::Nothing),
@@ -172,7 +172,7 @@ where
     if unsafe { destroy_locals(fiber) }.is_err() {
         result_panicked();
     }
-    // SAFETY: directly before the last switch.
+    // SAFETY: the last thing before the return, and so before the last switch.
     unsafe { sanitize::before_end(fiber.header().thread.get(), fiber.header().sanitize.get()) };
     FREE as *const AfterSwitch<'static> as usize
 }

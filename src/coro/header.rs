@@ -35,6 +35,7 @@
 
 use std::cell::{Cell, UnsafeCell};
 use std::fmt;
+use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
@@ -60,8 +61,8 @@ pub(crate) enum Waiting {
 /// One fiber's control block; see the module's head.
 #[repr(C, align(64))]
 pub(crate) struct Header {
-    /// The suspended execution.
-    pub(crate) context: UnsafeCell<Context>,
+    /// The suspended execution; `Context::init` fills it.
+    pub(crate) context: UnsafeCell<MaybeUninit<Context>>,
     /// The link of the run queue the fiber is in.
     pub(crate) next: Cell<Option<FiberPtr>>,
     /// The link of its home's inbox (`sched/inbox`).
@@ -145,7 +146,7 @@ impl FiberPtr {
     /// The context, for `arch`.
     #[inline]
     pub(crate) fn context(self) -> *mut Context {
-        self.header().context.get()
+        self.header().context.get().cast()
     }
 
     /// Adds an owner.

@@ -15,17 +15,11 @@ pub(crate) struct Timer {
     pub(crate) fiber: FiberPtr,
     /// Its place in the heap, so that it can be removed.
     index: Cell<usize>,
-    /// Whether it was this timer that ended the wait.
-    fired: Cell<bool>,
 }
 
 impl Timer {
     pub(crate) fn new(deadline_ns: u64, fiber: FiberPtr) -> Self {
-        Self { deadline_ns, fiber, index: Cell::new(OUT), fired: Cell::new(false) }
-    }
-
-    pub(crate) fn fired(&self) -> bool {
-        self.fired.get()
+        Self { deadline_ns, fiber, index: Cell::new(OUT) }
     }
 
     pub(crate) fn in_heap(&self) -> bool {
@@ -75,9 +69,5 @@ impl TimerPtr {
 
     pub(crate) fn set_removed(&self) {
         self.timer().index.set(OUT);
-    }
-
-    pub(crate) fn set_fired(&self) {
-        self.timer().fired.set(true);
     }
 }

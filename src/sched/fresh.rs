@@ -76,7 +76,7 @@ impl Fresh {
         }
         let takes = self.takes.get() + 1;
         self.takes.set(takes);
-        let oldest = takes % OLDEST_EVERY == 0;
+        let oldest = takes.is_multiple_of(OLDEST_EVERY);
         match &self.queue {
             Queue::Private(queue) if oldest => queue.borrow_mut().pop_front(),
             Queue::Private(queue) => queue.borrow_mut().pop_back(),

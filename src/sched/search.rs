@@ -143,12 +143,12 @@ impl Worker {
             }
             let queued = stealer.len();
             let alone = || !self.shared.idle().others_awake() || self.is_left_alone(index);
-            if queued >= 2 || (queued == 1 && alone()) {
-                if let Some(fiber) = steal(stealer) {
-                    super::remote::bump(&self.remote.stolen);
-                    self.fresh.push(fiber);
-                    return true;
-                }
+            if (queued >= 2 || (queued == 1 && alone()))
+                && let Some(fiber) = steal(stealer)
+            {
+                super::remote::bump(&self.remote.stolen);
+                self.fresh.push(fiber);
+                return true;
             }
         }
         false

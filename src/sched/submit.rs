@@ -131,8 +131,8 @@ pub(crate) fn opens_in_haste() -> bool {
 #[inline]
 pub(crate) fn yield_now() {
     match current::suspendable() {
-        // SAFETY: `fiber` is the one that runs here.
         Some((_, fiber)) => {
+            // SAFETY: `fiber` is the one that runs here.
             unsafe { park::suspend(fiber, &AfterSwitch::Yield) };
         }
         None => std::thread::yield_now(),

@@ -373,29 +373,19 @@ impl Worker {
     #[inline]
     fn ended(&self, fiber: FiberPtr) {
         let panicked = fiber.header().panicked.get();
-        self.off_the_books(fiber);
+        let mut books = self.close_books(fiber);
         if self.main.get() == Some(fiber) {
             self.stop.set(true);
         }
         match fiber.header().ended.set() {
             // The handle went away a moment ago: the fiber is resumed to drop its result.
-            Waiter::Detached => return self.resume_detached(fiber),
+            Waiter::Detached => return self.push_woken(fiber),
             waiter => wake_waiter(waiter),
         }
         // The fiber may be gone by now.
+        // SAFETY: it has ended, and this copy of its state is the one that is destroyed.
+        unsafe { sanitize::destroy(self.sanitize.get(), &raw mut books) };
         self.count_end(panicked);
-    }
-
-    #[cold]
-    fn resume_detached(&self, fiber: FiberPtr) {
-        let header = fiber.header();
-        // SAFETY: the fiber is off its stack, and we are its holder.
-        unsafe {
-            if let Some(stack) = &*header.stack.get() {
-                *header.sanitize.get() = sanitize::FiberState::new(stack);
-            }
-        }
-        self.push_woken(fiber);
     }
 
     #[inline]
@@ -406,21 +396,25 @@ impl Worker {
         bump(&self.remote.ended);
     }
 
-    /// Tells a sanitizer that the fiber has ended.
+    /// Tells a sanitizer that the fiber's stack is about to become others'. Returns the fiber's
+    /// state: the caller destroys it, unless the fiber is resumed once more.
     #[inline]
-    fn off_the_books(&self, fiber: FiberPtr) {
+    fn close_books(&self, fiber: FiberPtr) -> sanitize::FiberState {
         let header = fiber.header();
         // SAFETY: the fiber is off its stack, and we are its holder.
         unsafe {
             if let Some(stack) = &*header.stack.get() {
-                sanitize::destroy(self.sanitize.get(), header.sanitize.get(), stack);
+                sanitize::clear(stack);
             }
+            header.sanitize.get().read()
         }
     }
 
     #[inline]
     fn free(&self, fiber: FiberPtr) {
-        self.off_the_books(fiber);
+        let mut books = self.close_books(fiber);
+        // SAFETY: the fiber has ended and is never resumed.
+        unsafe { sanitize::destroy(self.sanitize.get(), &raw mut books) };
         self.count_end(fiber.header().panicked.get());
         // SAFETY: ended, result dropped, off its stack; the reference was the fiber's own.
         if let Some(stack) = unsafe { fiber.release() } {
@@ -488,7 +482,6 @@ impl Worker {
     fn fire_timers_until(&self, now_ns: u64) {
         loop {
             let Some(timer) = self.timers.borrow_mut().pop_due(now_ns) else { return };
-            timer.set_fired();
             let fiber = timer.fiber();
             if let Waiting::Signal(signal, _) = fiber.header().waiting.get() {
                 // SAFETY: as in `cancel_wait`.

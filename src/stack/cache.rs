@@ -30,11 +30,6 @@ impl Cache {
         Cache { free: Vec::with_capacity(BOUND), pool }
     }
 
-    /// The pool it draws on.
-    pub(crate) fn pool(&self) -> &'static Pool {
-        self.pool
-    }
-
     /// Takes the stack freed last, or one from the pool.
     ///
     /// # Errors

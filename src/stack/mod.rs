@@ -61,7 +61,7 @@ mod tests;
 mod valgrind;
 
 pub(crate) use cache::Cache;
-pub(crate) use pool::{Pool, Stats, TRIM_QUIET};
+pub(crate) use pool::{Pool, TRIM_QUIET};
 
 use std::ptr::NonNull;
 
@@ -111,7 +111,7 @@ impl Stack {
     }
 
     /// A number no other stack of the pool has; neighbours in memory have neighbouring numbers.
-    #[inline(always)]
+    #[cfg(test)]
     pub(crate) fn slot(&self) -> usize {
         // Slots of one size never overlap, so no two tops share a multiple of that size.
         self.top.0.addr().get() / self.pool.stack_bytes()

@@ -95,12 +95,13 @@ impl Pool {
     }
 
     /// The size of a slot: a stack and its guard.
-    #[inline(always)]
+    #[cfg(test)]
     pub(crate) fn stack_bytes(&self) -> usize {
         self.stack_bytes
     }
 
     /// How its guards are made.
+    #[cfg(test)]
     pub(crate) fn guards(&self) -> &'static Guards {
         self.guards
     }
@@ -242,7 +243,8 @@ impl Pool {
         done
     }
 
-    /// Counts for leak tests and metrics.
+    /// Counts for tests.
+    #[cfg(test)]
     pub(crate) fn stats(&self) -> Stats {
         let lists = self.lock();
         Stats {
@@ -265,6 +267,7 @@ impl Pool {
 
 /// What a pool holds. `slots == live + hot + cold + raw + uncarved`, but for slots that are being
 /// carved or trimmed at the moment, which count as live.
+#[cfg(test)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Stats {
     /// Mappings made.

@@ -13,7 +13,11 @@
 //! | `before_suspend`  | fiber, directly before `Context::suspend`                             |
 //! | `before_end`      | fiber, the last thing that its `Entry` function does before it returns |
 //! | `after_resume`    | idle context, directly after `Context::resume`                        |
-//! | `destroy`         | idle context, once, when the fiber has ended and before its stack is given back |
+//! | `clear`           | idle context, when the fiber has ended and before its stack is others' |
+//! | `destroy`         | idle context, once, when the fiber has ended and is never resumed again |
+//!
+//! `destroy` touches nothing but the two states, so that it may have a copy of a fiber's state when
+//! the fiber itself is gone already.
 //!
 //! All are inlined: ThreadSanitizer counts function entries and exits per fiber, so one must not
 //! enter a function on one side of the switch and leave it on the other. For the same reason the
@@ -74,12 +78,10 @@ mod none {
     pub(crate) unsafe fn after_suspend(_thread: *mut ThreadState, _fiber: *mut FiberState) {}
 
     #[inline(always)]
-    pub(crate) unsafe fn destroy(
-        _thread: *mut ThreadState,
-        _fiber: *mut FiberState,
-        _stack: &Stack,
-    ) {
-    }
+    pub(crate) unsafe fn clear(_stack: &Stack) {}
+
+    #[inline(always)]
+    pub(crate) unsafe fn destroy(_thread: *mut ThreadState, _fiber: *mut FiberState) {}
 }
 
 /// AddressSanitizer keeps, per thread, the bounds of the running stack and a "fake stack" on the
@@ -182,13 +184,21 @@ mod address {
         }
     }
 
+    /// Frames that were never left (the base of the fiber) leave their red zones behind.
+    #[inline(always)]
+    pub(crate) unsafe fn clear(stack: &Stack) {
+        let len = stack.top().addr() - stack.limit().addr();
+        // SAFETY: the memory is a stack's, and the fiber on it has ended.
+        unsafe { __asan_unpoison_memory_region(stack.limit().cast(), len) };
+    }
+
     /// Only the running stack's fake stack can be destroyed, by a switch that does not save it. The
     /// fiber could do that at its last switch, but frames that it has yet to leave may lie there.
     /// So the idle context plays a switch to the ended fiber and a last one back.
     #[inline(always)]
-    pub(crate) unsafe fn destroy(thread: *mut ThreadState, fiber: *mut FiberState, stack: &Stack) {
+    pub(crate) unsafe fn destroy(thread: *mut ThreadState, fiber: *mut FiberState) {
         // SAFETY: see the head of this file. No stack is switched, the calls only keep books; the
-        // fiber has ended, so nothing of it is on its fake stack or its stack any more.
+        // fiber has ended, so nothing of it is on its fake stack any more.
         unsafe {
             let here = &raw mut (*thread).0;
             let ended = &raw mut (*fiber).0;
@@ -197,9 +207,6 @@ mod address {
             __sanitizer_start_switch_fiber(ptr::null_mut(), (*here).bottom, (*here).size);
             __sanitizer_finish_switch_fiber((*here).fake, ptr::null_mut(), ptr::null_mut());
             (*ended).fake = ptr::null_mut();
-            // Frames that were never left (the base of the fiber) leave their red zones behind.
-            let len = stack.top().addr() - stack.limit().addr();
-            __asan_unpoison_memory_region(stack.limit().cast(), len);
         }
     }
 }
@@ -233,9 +240,10 @@ mod thread {
     pub(crate) struct ThreadState(*mut c_void);
 
     impl FiberState {
+        /// Its context is made by the first switch to it: there is room for some 8,000 at a time,
+        /// and fresh fibers may be more.
         pub(crate) fn new(_stack: &Stack) -> FiberState {
-            // SAFETY: makes a context, touches no memory of ours.
-            FiberState(unsafe { __tsan_create_fiber(0) })
+            FiberState(ptr::null_mut())
         }
     }
 
@@ -251,6 +259,9 @@ mod thread {
         // SAFETY: see the head of this file.
         unsafe {
             (*thread).0 = __tsan_get_current_fiber();
+            if (*fiber).0.is_null() {
+                (*fiber).0 = __tsan_create_fiber(0);
+            }
             __tsan_switch_to_fiber((*fiber).0, SYNCHRONISE);
         }
     }
@@ -279,11 +290,10 @@ mod thread {
     pub(crate) unsafe fn after_suspend(_thread: *mut ThreadState, _fiber: *mut FiberState) {}
 
     #[inline(always)]
-    pub(crate) unsafe fn destroy(
-        _thread: *mut ThreadState,
-        fiber: *mut FiberState,
-        _stack: &Stack,
-    ) {
+    pub(crate) unsafe fn clear(_stack: &Stack) {}
+
+    #[inline(always)]
+    pub(crate) unsafe fn destroy(_thread: *mut ThreadState, fiber: *mut FiberState) {
         // SAFETY: see the head of this file; the fiber has ended and does not run.
         unsafe { __tsan_destroy_fiber((*fiber).0) };
     }

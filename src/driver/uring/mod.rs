@@ -149,8 +149,8 @@ impl Uring {
         let listed = !self.backlog.is_empty() || !self.cancels.is_empty() || self.cancel_all_due;
         match wait {
             Wait::Until(timeout) if !listed => {
-                // SAFETY: what the entry points to is never freed (`Arm`).
                 let armed = match self.arm.entry() {
+                    // SAFETY: what the entry points to is never freed (`Arm`).
                     Some(entry) => unsafe { self.push(&entry, ready) },
                     None => true,
                 };

@@ -13,6 +13,7 @@ use super::super::sanitize::{self, FiberState, ThreadState};
 use super::super::{Cache, Stack};
 use super::{assert_passed, child, pool};
 use crate::arch::Context;
+use std::cell::UnsafeCell;
 use std::hint::black_box;
 use std::mem::MaybeUninit;
 use std::panic;
@@ -27,7 +28,7 @@ struct Fiber {
 
 unsafe extern "C" fn entry(fiber: *mut (), _word: usize) -> usize {
     let fiber: *mut Fiber = fiber.cast();
-    // SAFETY: `Fiber::run` passes a fiber that outlives this; it touches it through raw pointers only.
+    // SAFETY: `run` passes a fiber that outlives this; it touches it through raw pointers only.
     unsafe {
         sanitize::after_suspend((*fiber).thread, &raw mut (*fiber).state);
         ((*fiber).body)(&mut || {
@@ -73,7 +74,9 @@ fn run(cache: &mut Cache, count: usize, body: fn(&mut dyn FnMut())) {
                 still.push((stack, fiber));
             } else {
                 // SAFETY: it has ended.
-                unsafe { sanitize::destroy(thread, &raw mut (*this).state, &stack) };
+                unsafe { sanitize::clear(&stack) };
+                // SAFETY: as above, and it is not resumed.
+                unsafe { sanitize::destroy(thread, &raw mut (*this).state) };
                 cache.free(stack);
             }
         }
@@ -126,17 +129,20 @@ fn sanitizers_know_the_stacks() {
 /// Unsynchronised, from fibers of one thread: no race, and none must be reported.
 #[test]
 fn fibers_of_one_thread_do_not_race() {
-    static mut SHARED: usize = 0;
+    struct Shared(UnsafeCell<usize>);
+    // SAFETY: one thread uses it.
+    unsafe impl Sync for Shared {}
+    static SHARED: Shared = Shared(UnsafeCell::new(0));
     let mut cache = Cache::new(pool(64 << 10));
     run(&mut cache, 10, |suspend| {
         for _ in 0..100 {
             // SAFETY: one thread; no reference is made.
-            unsafe { SHARED += 1 };
+            unsafe { *SHARED.0.get() += 1 };
             suspend();
         }
     });
     // SAFETY: as above.
-    assert_eq!(unsafe { SHARED }, 1000);
+    assert_eq!(unsafe { *SHARED.0.get() }, 1000);
 }
 
 #[test]
