@@ -2,8 +2,8 @@
 //!
 //! # The contract
 //!
-//! Each worker owns one driver and uses it from its own thread: in its idle context, and to `cancel`
-//! or to `close` also on the fiber that it runs.
+//! Each worker owns one driver and uses it from its own thread: in its idle context, and to
+//! `cancel` or to `close` also on the fiber that it runs.
 //!
 //! - `enqueue(op)` takes over an op whose fiber is suspended. It never blocks and never fails: what
 //!   cannot be handed to the kernel now is kept and tried again in the next turn. Nothing needs to
