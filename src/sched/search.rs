@@ -18,6 +18,8 @@ const SENTRY_MIN: Duration = Duration::from_micros(100);
 const SENTRY_MAX: Duration = Duration::from_millis(1);
 /// Fibers taken from outside at once.
 const EXTERNAL_BATCH: usize = 32;
+/// Fibers stolen at once: half of what there is, and not more than this.
+const STEAL_MOST: usize = 8;
 /// Looks around between two looks at the clock.
 const LOOKS_PER_CLOCK: u32 = 16;
 
@@ -124,12 +126,12 @@ impl Worker {
         let mut found = false;
         self.shared.take_external(EXTERNAL_BATCH, |fiber| {
             found = true;
-            self.fresh.push(fiber);
+            self.queue_fresh(fiber);
         });
         found
     }
 
-    /// Takes fresh fibers from another worker: one from a queue with several, or one that its owner
+    /// Takes fresh fibers from another worker: some from a queue with several, or one that its owner
     /// has left lying.
     fn steal(&self) -> bool {
         let seats = self.shared.seats();
@@ -143,12 +145,20 @@ impl Worker {
             }
             let queued = stealer.len();
             let alone = || !self.shared.idle().others_awake() || self.is_left_alone(index);
-            if (queued >= 2 || (queued == 1 && alone()))
-                && let Some(fiber) = steal(stealer)
-            {
-                super::remote::bump(&self.remote.stolen);
-                self.fresh.push(fiber);
-                return true;
+            if queued >= 2 || (queued == 1 && alone()) {
+                let mut wanted = (queued / 2).clamp(1, STEAL_MOST);
+                let mut found = false;
+                while wanted > 0
+                    && let Some(fiber) = steal(stealer)
+                {
+                    super::remote::bump(&self.remote.stolen);
+                    self.queue_fresh(fiber);
+                    found = true;
+                    wanted -= 1;
+                }
+                if found {
+                    return true;
+                }
             }
         }
         false

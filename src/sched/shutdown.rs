@@ -45,7 +45,7 @@ pub(crate) fn shut_down(worker: &Worker, patience: Duration) -> Leftovers {
     // From here on nothing comes in. What came in a moment ago runs, unless that makes no sense.
     let mut unclaimed: Vec<FiberPtr> = shared.close_external().into();
     if !gave_up && !unclaimed.is_empty() {
-        unclaimed.drain(..).for_each(|fiber| worker.fresh.push(fiber));
+        unclaimed.drain(..).for_each(|fiber| worker.queue_fresh(fiber));
         run_down(worker, deadline_ns);
     }
     let fibers = shared.live();

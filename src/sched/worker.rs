@@ -29,6 +29,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Resumes between two looks at everything else.
 const BUDGET: u32 = 64;
+/// How many fresh fibers a pass starts while another worker looks for some.
+const FRESH_SHARED: u32 = 4;
 /// How often in a row a just-woken fiber may pass those that have waited longer.
 const MAX_NEXT: u32 = 3;
 /// Identifiers are handed to workers in blocks, so that a spawn touches no shared counter.
@@ -43,6 +45,10 @@ pub(crate) struct Worker {
     /// Started fibers that are ready.
     pub(super) ready: FiberList,
     pub(super) fresh: Fresh,
+    /// Cleared when `fresh` is found empty, so that yielding fibers need not ask it.
+    fresh_hint: Cell<bool>,
+    /// Fresh fibers started in this pass.
+    fresh_started: Cell<u32>,
     /// Which of the two queues is asked first; they take turns.
     fresh_first: Cell<bool>,
     /// Set to leave the loop.
@@ -82,6 +88,8 @@ impl Worker {
             next_in_a_row: Cell::new(0),
             ready: FiberList::default(),
             fresh,
+            fresh_hint: Cell::new(false),
+            fresh_started: Cell::new(0),
             fresh_first: Cell::new(false),
             stop: Cell::new(false),
             main: Cell::new(None),
@@ -163,10 +171,17 @@ impl Worker {
         entry::create(stack, self.next_id(), name, f)
     }
 
+    /// Queues a fresh fiber and tells nobody.
+    #[inline]
+    pub(super) fn queue_fresh(&self, fiber: FiberPtr) {
+        self.fresh.push(fiber);
+        self.fresh_hint.set(true);
+    }
+
     /// Publishes a fresh fiber that any worker may start.
     #[inline]
     pub(crate) fn push_fresh(&self, fiber: FiberPtr) {
-        self.fresh.push(fiber);
+        self.queue_fresh(fiber);
         if self.shared.workers() > 1 {
             self.shared.offered(self.fresh.len());
         }
@@ -265,10 +280,16 @@ impl Worker {
     /// Ready fibers up to the budget, then everything else once.
     fn pass(&self) {
         let mut left = BUDGET;
+        self.fresh_started.set(0);
         while left > 0 && !self.stop.get() {
             let Some(fiber) = self.pick() else { break };
             self.step(fiber);
             left -= 1;
+            if self.fresh_started.get() >= FRESH_SHARED && self.shared.idle().somebody_searches() {
+                // Somebody is on the way to share these. Handing over what the started ones asked for
+                // costs time only if they asked for something, and then they may live long.
+                break;
+            }
         }
         let resumes = &self.remote.resumes;
         resumes
@@ -298,6 +319,9 @@ impl Worker {
             self.ready.push(fiber);
         }
         self.next_in_a_row.set(0);
+        if !self.fresh_hint.get() {
+            return self.ready.pop();
+        }
         let fresh_first = !self.fresh_first.get();
         self.fresh_first.set(fresh_first);
         if fresh_first {
@@ -309,9 +333,14 @@ impl Worker {
 
     #[inline]
     fn pop_fresh(&self) -> Option<FiberPtr> {
-        let fiber = self.fresh.pop()?;
+        let fiber = self.fresh.pop();
+        if fiber.is_none() {
+            self.fresh_hint.set(false);
+            return None;
+        }
         bump(&self.remote.taken);
-        Some(fiber)
+        self.fresh_started.set(self.fresh_started.get() + 1);
+        fiber
     }
 
     /// Runs one fiber until it leaves its stack, and does what it asked for.
