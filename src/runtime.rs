@@ -56,8 +56,8 @@ impl RuntimeBuilder {
     }
 
     /// The largest number of workers, the thread that calls [`Runtime::run`] included. The others
-    /// are started when there is work for them. By default, as many as the process may use CPUs; 4096
-    /// at most.
+    /// are started when there is work for them. By default, as many as the process may use CPUs;
+    /// 4096 at most.
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = Some(workers);
         self
@@ -98,8 +98,8 @@ impl RuntimeBuilder {
         self
     }
 
-    /// How sleeping workers are woken. By default, the first of the [`WakeMethod`]s, in the order of
-    /// their declaration, that proves to work here.
+    /// How sleeping workers are woken. By default, the first of the [`WakeMethod`]s, in the order
+    /// of their declaration, that proves to work here.
     pub fn wake(mut self, method: WakeMethod) -> Self {
         self.wake = Some(method);
         self
@@ -196,8 +196,8 @@ fn describe(write: &mut dyn FnMut(&[u8])) {
 /// is ever dropped, and nothing they borrow is freed. So are those of the dropping thread's own
 /// fibers if it drops the runtime because it unwinds: a thread that unwinds runs no fibers.
 ///
-/// Dropped while its thread unwinds, a runtime asks its fibers to end and waits for nobody: those of
-/// worker 0, which cannot run there, are leaked at once.
+/// Dropped while its thread unwinds, a runtime asks its fibers to end and waits for nobody: those
+/// of worker 0, which cannot run there, are leaked at once.
 ///
 /// # Examples
 /// ```
@@ -324,8 +324,8 @@ impl Runtime {
 impl Drop for Runtime {
     fn drop(&mut self) {
         if current::worker().is_some() || std::thread::panicking() {
-            // The loop cannot be entered here; and fibers that ran on an unwinding thread could only
-            // block it. What can be told to end, is.
+            // The loop cannot be entered here; and fibers that ran on an unwinding thread could
+            // only block it. What can be told to end, is.
             shutdown::abandon(&self.worker);
         } else {
             shutdown::shut_down(&self.worker, self.patience);
@@ -348,8 +348,8 @@ pub struct Handle {
 impl Handle {
     /// Starts a new fiber on any worker of the runtime.
     ///
-    /// If the runtime has one worker only, the fiber runs while the thread that built the runtime is
-    /// in [`Runtime::run`] (or `tick`, or `run_for`).
+    /// If the runtime has one worker only, the fiber runs while the thread that built the runtime
+    /// is in [`Runtime::run`] (or `tick`, or `run_for`).
     ///
     /// # Errors
     /// If the runtime has been shut down, or there is no memory for another stack.

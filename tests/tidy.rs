@@ -11,64 +11,12 @@ const MAX_LINES: usize = 600;
 const MAX_COLUMNS: usize = 100;
 
 /// Files longer than `MAX_LINES`, with the lines they may have and the reason.
-const LONG_FILES: &[(&str, usize, &str)] = &[
-    ("src/fiber.rs", 735, "to be split: the handle, the builder, the functions"),
-    ("tests/fiber.rs", 665, "to be split: what fibers do, what their handles do"),
-];
+const LONG_FILES: &[(&str, usize, &str)] =
+    &[("src/fiber.rs", 735, "to be split: the handle, the builder, the functions")];
 
 /// Lines over `MAX_COLUMNS` from before the rule: comments and strings, which rustfmt leaves alone.
 /// A number may only go down.
-const WIDE_LINES: &[(&str, usize)] = &[
-    ("build.rs", 2),
-    ("examples/sums/plan.rs", 1),
-    ("examples/sums/seam.rs", 1),
-    ("macros/src/lib.rs", 1),
-    ("src/atomic.rs", 1),
-    ("src/coro/cancel.rs", 1),
-    ("src/coro/entry.rs", 1),
-    ("src/coro/entry.rs", 1),
-    ("src/coro/entry.rs", 1),
-    ("src/coro/header.rs", 2),
-    ("src/coro/mod.rs", 1),
-    ("src/coro/park.rs", 1),
-    ("src/coro/pending.rs", 3),
-    ("src/coro/signal.rs", 1),
-    ("src/driver/lower.rs", 1),
-    ("src/driver/mod.rs", 1),
-    ("src/driver/uring/mod.rs", 1),
-    ("src/driver/uring/wait.rs", 3),
-    ("src/fiber.rs", 8),
-    ("src/local.rs", 1),
-    ("src/op/mod.rs", 4),
-    ("src/runtime.rs", 5),
-    ("src/sched/blocking.rs", 1),
-    ("src/sched/idle.rs", 4),
-    ("src/sched/remote.rs", 2),
-    ("src/sched/search.rs", 3),
-    ("src/sched/search.rs", 3),
-    ("src/sched/search.rs", 3),
-    ("src/sched/shared.rs", 1),
-    ("src/sched/shutdown.rs", 3),
-    ("src/sched/submit.rs", 2),
-    ("src/sched/worker.rs", 1),
-    ("src/sched/worker.rs", 1),
-    ("src/sched/worker.rs", 1),
-    ("src/stack/guard.rs", 6),
-    ("src/stack/mod.rs", 5),
-    ("src/stack/overflow.rs", 4),
-    ("src/stack/pool.rs", 3),
-    ("src/stack/sanitize.rs", 3),
-    ("src/stack/slab.rs", 3),
-    ("src/stack/tests/pool.rs", 1),
-    ("src/stack/valgrind.rs", 1),
-    ("src/sys/ring.rs", 1),
-    ("src/sys/signal.rs", 1),
-    ("tests/cancel.rs", 3),
-    ("tests/common/mod.rs", 1),
-    ("tests/fifo_race.rs", 1),
-    ("tests/panics.rs", 1),
-    ("tests/sums.rs", 1),
-];
+const WIDE_LINES: &[(&str, usize)] = &[("build.rs", 2)];
 
 /// Where `cfg(` may stand outside tests, and why. `cfg(test)` and `cfg(loom)` may stand anywhere.
 const CFG_FILES: &[(&str, &str)] = &[
@@ -92,7 +40,7 @@ const LAYERS: &[&[&str]] = &[
     &["driver"],
     &["sched"],
     &["fs", "os", "net", "time", "sync", "io", "process", "signal", "watch"],
-    &["fiber", "local", "runtime", "scope", "select", "future", "testing"],
+    &["fiber", "local", "runtime", "scope", "select", "future", "testing", "loom_models"],
 ];
 
 // The words are in pieces so that this file does not complain of itself.
@@ -166,8 +114,11 @@ fn report(complaints: &[String]) {
 
 // ---- The rules, on texts ----------------------------------------------------------------------
 
+/// Lines that are too wide. Addresses and the rows of tables cannot be broken.
 fn too_wide(text: &str) -> Vec<usize> {
-    let wide = |line: &str| line.chars().count() > MAX_COLUMNS && !line.contains("://");
+    let wide = |line: &str| {
+        line.chars().count() > MAX_COLUMNS && !line.contains("://") && !line.contains("//! |")
+    };
     text.lines().zip(1..).filter(|(line, _)| wide(line)).map(|(_, number)| number).collect()
 }
 

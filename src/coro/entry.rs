@@ -98,8 +98,8 @@ where
     let frames = below_top(stack.top().addr() - payload.addr(), 16);
     let limit = stack.limit();
 
-    // SAFETY: all three lie in the stack, which is ours and unused, do not overlap, and are aligned;
-    // the smallest stack is far larger than a header and a payload.
+    // SAFETY: all three lie in the stack, which is ours and unused, do not overlap, and are
+    // aligned; the smallest stack is far larger than a header and a payload.
     let fiber = unsafe {
         store::<F>(payload, f);
         header.write(Header {

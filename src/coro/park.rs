@@ -53,8 +53,8 @@ pub(crate) enum OnCancel {
 #[inline(always)]
 pub(crate) unsafe fn suspend(fiber: FiberPtr, after: &AfterSwitch<'_>) -> usize {
     let header = fiber.header();
-    // SAFETY: the caller's promise; `after` is on this stack, which the idle context reads before it
-    // lets anybody resume us; `thread` is that of the thread we are on, before and after.
+    // SAFETY: the caller's promise; `after` is on this stack, which the idle context reads before
+    // it lets anybody resume us; `thread` is that of the thread we are on, before and after.
     unsafe {
         sanitize::before_suspend(header.thread.get(), header.sanitize.get());
         let word = Context::suspend(fiber.context(), after as *const _ as usize);

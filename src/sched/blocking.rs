@@ -1,8 +1,8 @@
 //! The blocking pool: a bounded number of threads for calls that have no asynchronous form.
 //!
-//! The closure and its result lie on the stack of the fiber that waits, so borrowed data may be used
-//! and only a queue entry is allocated. A job is never cancelled: its fiber waits until it is done.
-//! Threads start on demand and end after ten idle seconds.
+//! The closure and its result lie on the stack of the fiber that waits, so borrowed data may be
+//! used and only a queue entry is allocated. A job is never cancelled: its fiber waits until it is
+//! done. Threads start on demand and end after ten idle seconds.
 
 use super::submit;
 use crate::coro::{OnCancel, Signal};
@@ -99,9 +99,11 @@ impl Pool {
         };
         let job = Job { run: run::<T, F>, task: (&raw const task).cast() };
         if let Err(jobs) = self.inner.submit(job) {
-            // No thread is to be had, and none exists that could take them: better slowly than never.
+            // No thread is to be had, and none exists that could take them: better slowly than
+            // never.
             for job in jobs {
-                // SAFETY: the task is alive, as its fiber waits, and the job is in no queue any more.
+                // SAFETY: the task is alive, as its fiber waits, and the job is in no queue any
+                // more.
                 unsafe { (job.run)(job.task) };
             }
         }

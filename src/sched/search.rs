@@ -1,5 +1,5 @@
-//! An idle worker: looking for work elsewhere, and sleeping when there is none. The protocol and its
-//! proof are in `README.md`.
+//! An idle worker: looking for work elsewhere, and sleeping when there is none. The protocol and
+//! its proof are in `README.md`.
 
 use super::Worker;
 use super::fresh::steal;
@@ -56,8 +56,8 @@ impl Worker {
         let shared = &self.shared;
         let summoned = self.search.summoned.take() || shared.seat(self.index()).take_summons();
         if shared.workers() == 1 {
-            // Whoever summoned us counted us as searching, and nobody else is summoned meanwhile: the
-            // search ends before the look, so that what comes after the look summons again.
+            // Whoever summoned us counted us as searching, and nobody else is summoned meanwhile:
+            // the search ends before the look, so that what comes after the look summons again.
             if summoned {
                 shared.idle().end_search();
             }
@@ -82,8 +82,8 @@ impl Worker {
         }
     }
 
-    /// A worker that was summoned to look around has got work of its own: it does not search, and must
-    /// not be counted as if it did, or nobody else would be summoned while it is busy.
+    /// A worker that was summoned to look around has got work of its own: it does not search, and
+    /// must not be counted as if it did, or nobody else would be summoned while it is busy.
     #[inline]
     pub(super) fn decline_summons(&self) {
         if self.search.summoned.take() || self.shared.seat(self.index()).take_summons() {
@@ -131,8 +131,8 @@ impl Worker {
         found
     }
 
-    /// Takes fresh fibers from another worker: some from a queue with several, or one that its owner
-    /// has left lying.
+    /// Takes fresh fibers from another worker: some from a queue with several, or one that its
+    /// owner has left lying.
     fn steal(&self) -> bool {
         let seats = self.shared.seats();
         let start = self.search.start.get();

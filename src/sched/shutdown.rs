@@ -1,11 +1,12 @@
 //! Ending a runtime: cancel, drain, and leak what will not end.
 //!
-//! 1. The phase becomes `Draining`: every worker cancels what it has in flight and fires its timers;
-//!    ops submitted from now on fail with `ECANCELED`. Fibers see errors and come to their ends.
+//! 1. The phase becomes `Draining`: every worker cancels what it has in flight and fires its
+//!    timers; ops submitted from now on fail with `ECANCELED`. Fibers see errors and come to their
+//!    ends.
 //! 2. The thread that drops the runtime is worker 0 and goes on running its fibers, until no fiber
-//!    is alive; or nothing moves and nothing can move any more (the fibers left wait for each other);
-//!    or its patience is at an end. If that thread unwinds, it only waits for the other workers: its
-//!    own fibers could not suspend, and would take the panic for theirs.
+//!    is alive; or nothing moves and nothing can move any more (the fibers left wait for each
+//!    other); or its patience is at an end. If that thread unwinds, it only waits for the other
+//!    workers: its own fibers could not suspend, and would take the panic for theirs.
 //! 3. The phase becomes `Stopped`: the workers leave their loops and drop their rings. A fiber that
 //!    is still alive keeps its stack, and a ring with an op in flight keeps its memory, for ever:
 //!    nothing that the kernel or a frame still points to is freed.

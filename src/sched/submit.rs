@@ -41,8 +41,8 @@ pub(crate) fn submit(mut op: Op<'_>) -> io::Result<u32> {
     decode::decode(result)
 }
 
-/// Closes a descriptor without reporting errors, and without waiting for file systems that take their
-/// time over it.
+/// Closes a descriptor without reporting errors, and without waiting for file systems that take
+/// their time over it.
 pub(crate) fn close_detached(fd: OwnedFd) {
     match current::fiber() {
         Some((worker, _)) => worker.close(fd),
@@ -51,7 +51,8 @@ pub(crate) fn close_detached(fd: OwnedFd) {
 }
 
 /// Waits until `signal` is set, or `deadline_ns` has come, or a cancel request ends the wait
-/// (as `on_cancel` says). Returns whether the signal is set. The caller is the signal's only waiter.
+/// (as `on_cancel` says). Returns whether the signal is set. The caller is the signal's only
+/// waiter.
 pub(crate) fn wait(signal: &Signal, deadline_ns: Option<u64>, on_cancel: OnCancel) -> bool {
     let Some((_, fiber)) = current::suspendable() else {
         return thread::wait(signal, deadline_ns.and_then(clock::instant));
@@ -82,7 +83,8 @@ pub(crate) fn wake_waiter(waiter: Waiter) {
     }
 }
 
-/// Makes a suspended fiber ready, from any thread. The caller has taken it out of what it waited on.
+/// Makes a suspended fiber ready, from any thread. The caller has taken it out of what it waited
+/// on.
 #[inline]
 pub(crate) fn wake(fiber: FiberPtr) {
     let home = Remote::of(fiber).expect("a fiber that waits has started");

@@ -5,8 +5,8 @@
 //! never keep I/O waiting, and the driver is entered once per pass rather than once per op. With
 //! nothing left to run, look for work elsewhere (`search.rs`), and sleep.
 //!
-//! All fields are used by the worker's own thread only: by its idle context, or by the fiber that it
-//! has resumed, never by both at once. No borrow of a `RefCell` is held across a switch.
+//! All fields are used by the worker's own thread only: by its idle context, or by the fiber that
+//! it has resumed, never by both at once. No borrow of a `RefCell` is held across a switch.
 
 use super::fresh::Fresh;
 use super::remote::bump;
@@ -286,8 +286,8 @@ impl Worker {
             self.step(fiber);
             left -= 1;
             if self.fresh_started.get() >= FRESH_SHARED && self.shared.idle().somebody_searches() {
-                // Somebody is on the way to share these. Handing over what the started ones asked for
-                // costs time only if they asked for something, and then they may live long.
+                // Somebody is on the way to share these. Handing over what the started ones asked
+                // for costs time only if they asked for something, and then they may live long.
                 break;
             }
         }
