@@ -9,6 +9,7 @@ use std::fmt;
 use std::io;
 use std::marker::PhantomData;
 use std::panic::resume_unwind;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -162,7 +163,7 @@ impl RuntimeBuilder {
             thread_name: self.thread_name,
         };
         let shared = Shared::new(config, wake)?;
-        let worker = Box::new(Worker::new(Arc::clone(&shared), 0)?);
+        let worker = Rc::new(Worker::new(Arc::clone(&shared), 0)?);
         Ok(Runtime {
             worker,
             shared,
@@ -215,8 +216,9 @@ fn describe(write: &mut dyn FnMut(&[u8])) {
 /// # std::io::Result::Ok(())
 /// ```
 pub struct Runtime {
-    /// Boxed: suspended fibers hold references to their worker, and a runtime may be moved.
-    worker: Box<Worker>,
+    /// On the heap, as suspended fibers hold references to their worker and a runtime may be moved;
+    /// and not in a `Box`, whose move says that nobody holds any.
+    worker: Rc<Worker>,
     shared: Arc<Shared>,
     patience: Duration,
     _altstack: overflow::AltStack,

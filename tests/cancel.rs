@@ -113,8 +113,6 @@ fn a_write_to_a_full_pipe_is_cancelled() {
 
 /// Opening a FIFO waits until somebody opens the other end, and that wait can be cancelled.
 #[test]
-#[ignore = "known: a ring tries the open with O_NONBLOCK first, which succeeds at once for reading \
-            (and fails with ENXIO for writing), so fs::File::open of a FIFO does not wait on a fiber"]
 fn the_open_of_a_fifo_waits_and_is_cancelled() {
     let _watchdog = watch::dog();
     for from in EVERYWHERE {

@@ -153,7 +153,9 @@ impl FiberPtr {
     #[inline]
     pub(crate) fn retain(self) {
         let old = self.header().refs.fetch_add(1, Ordering::Relaxed);
-        assert!(old < u32::MAX / 2, "more than 2^31 handles to one fiber");
+        if old >= u32::MAX / 2 {
+            too_many_handles();
+        }
     }
 
     /// Drops an owner; the stack comes back when that was the last one.
@@ -182,6 +184,14 @@ impl FiberPtr {
             stack
         }
     }
+}
+
+/// Handles may be leaked, so safe code can come here. A panic could be caught and the attempt
+/// repeated, until the count, which has grown already, comes round to 0.
+#[cold]
+fn too_many_handles() -> ! {
+    eprintln!("ramie: more than 2^31 handles to one fiber, aborting");
+    std::process::abort();
 }
 
 impl fmt::Debug for FiberPtr {

@@ -36,6 +36,7 @@ impl Locals {
         self.slots.is_empty()
     }
 
+    /// The value under `key`, which is a `T` if it was inserted as one: a key stands for one type.
     #[inline]
     pub(crate) fn find<T: 'static>(&self, key: usize) -> Found<T> {
         match self.slots.binary_search_by_key(&key, |slot| slot.key) {

@@ -140,7 +140,11 @@ impl Inner {
             state = self.lock();
             if let Err(error) = thread {
                 state.threads -= 1;
+                // Without the lock: a subscriber may suspend, or come back here. And before the job is
+                // queued: one that panics leaves the frame on which the job lies.
+                drop(state);
                 tracing::warn!(%error, "cannot start a thread of the blocking pool");
+                state = self.lock();
                 if state.threads == 0 {
                     state.queue.push_back(job);
                     return Err(std::mem::take(&mut state.queue));

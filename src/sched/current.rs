@@ -52,26 +52,30 @@ fn suspended_in_no_suspend() -> ! {
     );
 }
 
-/// Makes `worker` the calling thread's for as long as the guard lives.
+/// Makes `worker` the calling thread's until the guard's `leave`.
 pub(super) fn enter(worker: &Worker) -> Entered {
     assert!(arch::get_current() == 0, "a worker's loop was entered inside another one");
     arch::set_current((worker as *const Worker).expose_provenance());
-    Entered { panicking: std::thread::panicking() }
+    Entered(())
 }
 
-/// See [`enter`].
-pub(super) struct Entered {
-    panicking: bool,
+/// See [`enter`]. Ended by `leave`; nothing but a panic drops it.
+#[must_use = "the loop is left with `leave`"]
+pub(super) struct Entered(());
+
+impl Entered {
+    pub(super) fn leave(self) {
+        arch::set_current(0);
+        std::mem::forget(self);
+    }
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        if std::thread::panicking() && !self.panicking {
-            // Fibers borrow from the frames below this one, which must not be left before they are
-            // done. No panic of a fiber comes here: it ends in the fiber.
-            eprintln!("ramie: a panic inside the scheduler, aborting");
-            std::process::abort();
-        }
-        arch::set_current(0);
+        // Fibers borrow from the frames below this one, which must not be left before they are done.
+        // No panic of a fiber comes here: it ends in the fiber. Whether the thread was unwinding
+        // already when the loop was entered makes no difference, so that is not asked.
+        eprintln!("ramie: a panic inside the scheduler, aborting");
+        std::process::abort();
     }
 }

@@ -242,7 +242,7 @@ impl Worker {
 
     /// Runs fibers until `stop`, or until the runtime has stopped, or until `deadline_ns`.
     pub(crate) fn run(&self, deadline_ns: Option<u64>) {
-        let _entered = current::enter(self);
+        let entered = current::enter(self);
         self.shared.idle().enter();
         self.stop.set(false);
         loop {
@@ -264,16 +264,18 @@ impl Worker {
         }
         self.leave_search();
         self.shared.worker_gone(!self.fresh.is_empty());
+        entered.leave();
     }
 
     /// Runs one pass without ever waiting. Returns the number of resumes.
     pub(crate) fn tick(&self) -> u64 {
-        let _entered = current::enter(self);
+        let entered = current::enter(self);
         let before = self.remote.resumes.load(Ordering::Relaxed);
         self.shared.idle().enter();
         self.events();
         self.pass();
         self.shared.worker_gone(!self.fresh.is_empty());
+        entered.leave();
         self.remote.resumes.load(Ordering::Relaxed) - before
     }
 
