@@ -32,7 +32,8 @@ use std::sync::atomic::AtomicU8;
 #[macro_export]
 macro_rules! fiber_local {
     () => {};
-    ($(#[$attr:meta])* $vis:vis static $name:ident: $t:ty = const $init:block $(; $($rest:tt)*)?) => {
+    ($(#[$attr:meta])* $vis:vis static $name:ident: $t:ty = const $init:block
+        $(; $($rest:tt)*)?) => {
         $(#[$attr])*
         $vis static $name: $crate::LocalKey<$t> = $crate::LocalKey::__new(|| const $init);
         $($crate::fiber_local!($($rest)*);)?
@@ -47,8 +48,9 @@ macro_rules! fiber_local {
 /// A key declared by [`fiber_local!`]. As [`std::thread::LocalKey`].
 ///
 /// Values are found by the key's address and nothing else, so two keys must never have the same.
-/// Statics have their own; but a reference to a constant is one to a static that the compiler makes,
-/// and may share with another constant of the same bytes. A field that may change rules that out.
+/// Statics have their own; but a reference to a constant is one to a static that the compiler
+/// makes, and may share with another constant of the same bytes. A field that may change rules that
+/// out.
 pub struct LocalKey<T: 'static> {
     init: fn() -> T,
     _own_address: AtomicU8,
@@ -152,8 +154,8 @@ impl<T: 'static> LocalKey<T> {
                 }
             }
         };
-        // SAFETY: it is a `T`, since only this key has this address (see `key`). Values do not move,
-        // and are dropped only when their fiber has left its closure (or, in a destructor, by
+        // SAFETY: it is a `T`, since only this key has this address (see `key`). Values do not
+        // move, and are dropped only when their fiber has left its closure (or, in a destructor, by
         // `destroy_all`, which takes the value out of the table first). `destroy_all` runs at the
         // base of the fiber, or of the thread, hence never below `f`.
         Ok(f(unsafe { value.as_ref() }))

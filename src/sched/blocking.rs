@@ -140,8 +140,8 @@ impl Inner {
             state = self.lock();
             if let Err(error) = thread {
                 state.threads -= 1;
-                // Without the lock: a subscriber may suspend, or come back here. And before the job is
-                // queued: one that panics leaves the frame on which the job lies.
+                // Without the lock: a subscriber may suspend, or come back here. And before the job
+                // is queued: one that panics leaves the frame on which the job lies.
                 drop(state);
                 tracing::warn!(%error, "cannot start a thread of the blocking pool");
                 state = self.lock();

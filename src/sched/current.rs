@@ -72,9 +72,9 @@ impl Entered {
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        // Fibers borrow from the frames below this one, which must not be left before they are done.
-        // No panic of a fiber comes here: it ends in the fiber. Whether the thread was unwinding
-        // already when the loop was entered makes no difference, so that is not asked.
+        // Fibers borrow from the frames below this one, which must not be left before they are
+        // done. No panic of a fiber comes here: it ends in the fiber. Whether the thread was
+        // unwinding already when the loop was entered makes no difference, so that is not asked.
         eprintln!("ramie: a panic inside the scheduler, aborting");
         std::process::abort();
     }

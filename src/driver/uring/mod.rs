@@ -353,9 +353,9 @@ impl Uring {
         self.closing -= 1;
         if result == -libc::ECANCELED && self.ending {
             // The kernel had put it off (as it does where closing flushes), and `cancel_all` came
-            // first: the descriptor is still open, and still ours. Without `cancel_all` the answer is
-            // the file system's (a FUSE server may flush with any error), after the close; by now the
-            // number may be somebody else's.
+            // first: the descriptor is still open, and still ours. Without `cancel_all` the answer
+            // is the file system's (a FUSE server may flush with any error), after the close; by
+            // now the number may be somebody else's.
             // SAFETY: its owner gave it to `close`, and nobody has closed it since.
             drop(unsafe { OwnedFd::from_raw_fd(number as i32) });
         }
