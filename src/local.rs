@@ -46,13 +46,12 @@ macro_rules! fiber_local {
 }
 
 /// A key declared by [`fiber_local!`]. As [`std::thread::LocalKey`].
-///
-/// Values are found by the key's address and nothing else, so two keys must never have the same.
-/// Statics have their own; but a reference to a constant is one to a static that the compiler
-/// makes, and may share with another constant of the same bytes. A field that may change rules that
-/// out.
 pub struct LocalKey<T: 'static> {
     init: fn() -> T,
+    // Values are found by the key's address and nothing else, so two keys must never have the same.
+    // Statics have their own; but a reference to a constant is one to a static that the compiler
+    // makes, and may share with another constant of the same bytes. A field that may change rules
+    // that out.
     _own_address: AtomicU8,
 }
 

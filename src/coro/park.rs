@@ -83,7 +83,8 @@ pub(crate) unsafe fn resume<'a>(
         sanitize::after_resume(thread, header.sanitize.get());
         word
     };
-    // SAFETY: the word is the address that `suspend` or `entry` handed over, on a stack that nobody
-    // runs on now.
+    // SAFETY: the word is the address of an `AfterSwitch` that `suspend` or `entry` handed over: in
+    // a frame that stays until we resume the fiber, or a constant. It is copied out. What it refers
+    // to is good for as long: the caller must be done with it before somebody may resume the fiber.
     unsafe { *(word as *const AfterSwitch<'a>) }
 }

@@ -42,13 +42,26 @@ struct Job {
     task: *const (),
 }
 
-// SAFETY: `run` requires its closure and its result to be Send, and touches nothing else.
+// SAFETY: `Pool::run`, which makes all jobs, requires the closure and the result to be Send; the
+// signal may be set from any thread, and the job touches nothing else. The fiber touches the closure
+// and the result only before it queues the job and after `done` is set, which synchronises.
 unsafe impl Send for Job {}
 
 struct Task<F, T> {
     f: UnsafeCell<Option<F>>,
     result: UnsafeCell<Option<thread::Result<T>>>,
     done: Signal,
+}
+
+/// Dropped only by a panic between the queueing of a job and its end (`Inner::submit` queues last). None is known: the caller may
+/// suspend, so waiting does not panic.
+struct Stays;
+
+impl Drop for Stays {
+    fn drop(&mut self) {
+        eprintln!("ramie: a panic on a fiber whose job may still run on another thread, aborting");
+        std::process::abort();
+    }
 }
 
 impl Pool {
@@ -107,8 +120,11 @@ impl Pool {
                 unsafe { (job.run)(job.task) };
             }
         }
+        // Until the job is done this frame must not be left.
+        let stays = Stays;
         // Suspends even if the job is done already: the other fibers get their turn.
         while !submit::wait(&task.done, None, OnCancel::Ignore) {}
+        std::mem::forget(stays);
         match task.result.into_inner().expect("a job that is done has a result") {
             Ok(value) => value,
             Err(panic) => resume_unwind(panic),
@@ -163,7 +179,8 @@ impl Inner {
             if let Some(job) = state.queue.pop_front() {
                 state.running += 1;
                 drop(state);
-                // SAFETY: queued once, by a fiber that waits for it.
+                // SAFETY: in the queue once, and taken out of it: it runs once. The fiber that queued it
+                // waits for `done` (`Stays`), or is leaked together with its stack: the task is alive.
                 unsafe { (job.run)(job.task) };
                 state = self.lock();
                 state.running -= 1;
