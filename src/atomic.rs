@@ -6,7 +6,12 @@
 pub(crate) use core::sync::atomic::{
     AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicUsize, Ordering, fence,
 };
+#[cfg(not(all(test, loom)))]
+pub(crate) use std::thread::yield_now;
+
 #[cfg(all(test, loom))]
 pub(crate) use loom::sync::atomic::{
     AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicUsize, Ordering, fence,
 };
+#[cfg(all(test, loom))]
+pub(crate) use loom::thread::yield_now;

@@ -164,14 +164,10 @@ impl Builder {
             return Err(io::Error::other("Builder::spawn was called outside of a runtime"));
         };
         let shared = worker.shared();
-        let home = match self.worker {
-            Some(index) => {
-                self.check_worker(shared)?;
-                shared.ensure_started(index)?;
-                Some(index)
-            }
-            None => None,
-        };
+        if let Some(index) = self.worker {
+            self.check_worker(shared)?;
+            shared.ensure_started(index)?;
+        }
         let fiber = match self.stack_bytes {
             Some(bytes) => {
                 let stack = stack::Pool::get(bytes)?.alloc()?;
@@ -180,10 +176,10 @@ impl Builder {
             None => worker.create(self.name, f)?,
         };
         let handle = JoinHandle::new(fiber);
-        match home {
+        match self.worker {
             None => worker.push_fresh(fiber),
-            Some(home) if home == worker.index() => worker.push_ready(fiber),
-            Some(home) => shared.push_to(home, fiber),
+            Some(index) if index == worker.index() => worker.push_ready(fiber),
+            Some(index) => shared.give(index, fiber),
         }
         Ok(handle)
     }

@@ -23,6 +23,8 @@ mod sys;
 mod fiber;
 #[expect(unsafe_code, reason = "L8: values that live as long as their fiber")]
 mod local;
+#[cfg(all(test, loom))]
+mod loom_models;
 mod runtime;
 
 pub use driver::WakeMethod;

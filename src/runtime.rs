@@ -162,7 +162,7 @@ impl RuntimeBuilder {
             thread_name: self.thread_name,
         };
         let shared = Shared::new(config, wake)?;
-        let worker = Worker::new(Arc::clone(&shared), 0)?;
+        let worker = Box::new(Worker::new(Arc::clone(&shared), 0)?);
         Ok(Runtime {
             worker,
             shared,
@@ -215,7 +215,8 @@ fn describe(write: &mut dyn FnMut(&[u8])) {
 /// # std::io::Result::Ok(())
 /// ```
 pub struct Runtime {
-    worker: Worker,
+    /// Boxed: suspended fibers hold references to their worker, and a runtime may be moved.
+    worker: Box<Worker>,
     shared: Arc<Shared>,
     patience: Duration,
     _altstack: overflow::AltStack,

@@ -375,7 +375,7 @@ fn cancelling_races_with_start_and_end() {
             let fiber = ramie::Builder::new()
                 .worker(1)
                 .spawn(move || {
-                    if n % 3 == 0 {
+                    if n.is_multiple_of(3) {
                         ramie::yield_now();
                     }
                     n

@@ -67,6 +67,45 @@ fn what_is_left_goes_on_in_the_next_run() {
     rt.run(|| eventually("it ends", || count.get() == 10));
 }
 
+/// A runtime may be moved while fibers of it are suspended.
+#[test]
+fn a_runtime_may_be_moved() {
+    let _watchdog = watch::dog();
+    let start = |rt: &Runtime| {
+        rt.run(|| {
+            let fibers: Vec<_> = (0..50)
+                .map(|n| {
+                    ramie::spawn_local(move || {
+                        for _ in 0..5 {
+                            let me = ramie::current();
+                            drop(ramie::spawn_local(move || me.unpark()));
+                            ramie::park_timeout(Duration::from_secs(3600));
+                            ramie::sleep(Duration::from_micros(n));
+                        }
+                        n
+                    })
+                })
+                .collect();
+            ramie::yield_now();
+            fibers
+        })
+    };
+    let rt = runtime(1);
+    let fibers = start(&rt);
+    // Moved, with something else where it was.
+    let mut place = [Some(rt), None];
+    place[1] = place[0].take();
+    place[0] = Some(runtime(1));
+    let others = start(place[0].as_ref().unwrap());
+    for (rt, fibers) in place.iter().zip([others, fibers]) {
+        let sum = rt
+            .as_ref()
+            .unwrap()
+            .run(|| fibers.into_iter().map(|fiber| fiber.join().unwrap()).sum::<u64>());
+        assert_eq!(sum, 50 * 49 / 2);
+    }
+}
+
 /// `run` returns when the main fiber has ended, even if that takes longer than its closure: its
 /// fiber-local values have destructors, which may suspend.
 #[test]

@@ -11,7 +11,8 @@
 //!   the kernel is done with to `ready`, after storing the op's outcome. It calls nobody.
 //! - `cancel(op)` asks for an op in flight to end early. The op still completes in some later turn:
 //!   with its result if that came first, else with `-ECANCELED`.
-//! - `close(fd)` closes a descriptor without anybody waiting for it.
+//! - `close(fd)` closes a descriptor without anybody waiting for it: it is closed on return, unless
+//!   its file system has to be asked first (as NFS does), which then goes on in the background.
 //! - `waker()` gives what another thread needs to end this worker's wait.
 //! - `in_flight()` is the number of ops taken over and not completed.
 //!

@@ -4,7 +4,7 @@
 //! the sleeping side makes the kernel watch the word and how the waking side pokes the kernel.
 #![forbid(unsafe_code)]
 
-use crate::atomic::{AtomicU32, Ordering, fence};
+use crate::atomic::{AtomicU32, Ordering, fence, yield_now};
 use crate::sys::ring;
 use std::os::fd::RawFd;
 
@@ -93,7 +93,7 @@ impl SleepWord {
     pub(crate) fn retire(&self) {
         self.awake();
         while self.poking.load(Ordering::SeqCst) != 0 {
-            std::thread::yield_now();
+            yield_now();
         }
     }
 
@@ -121,7 +121,10 @@ impl Waker {
     /// Ends the wait of the worker that owns `word`. A system call; about 10 us if its core sleeps.
     pub(crate) fn poke(self, word: &SleepWord) {
         match self {
-            Self::Futex => crate::sys::futex::wake(word.word(), 1),
+            // All who wait there: the kernel takes its time to end a ring that was dropped, and until
+            // then that ring's wait is on the word, which a new worker may have got meanwhile. A single
+            // wake could go to the dead.
+            Self::Futex => crate::sys::futex::wake(word.word(), i32::MAX),
             Self::MsgRing(fd) => {
                 ring::post(fd, super::uring::TAG_WAKE);
             }

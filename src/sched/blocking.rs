@@ -98,14 +98,15 @@ impl Pool {
             done: Signal::new(),
         };
         let job = Job { run: run::<T, F>, task: (&raw const task).cast() };
-        if let Err(job) = self.inner.submit(job) {
-            // No thread is to be had, and none exists that could take it: better slowly than never.
-            // SAFETY: the task is alive, and the job was not queued.
-            unsafe { (job.run)(job.task) };
+        if let Err(jobs) = self.inner.submit(job) {
+            // No thread is to be had, and none exists that could take them: better slowly than never.
+            for job in jobs {
+                // SAFETY: the task is alive, as its fiber waits, and the job is in no queue any more.
+                unsafe { (job.run)(job.task) };
+            }
         }
-        while !task.done.is_set() {
-            submit::wait(&task.done, None, OnCancel::Ignore);
-        }
+        // Suspends even if the job is done already: the other fibers get their turn.
+        while !submit::wait(&task.done, None, OnCancel::Ignore) {}
         match task.result.into_inner().expect("a job that is done has a result") {
             Ok(value) => value,
             Err(panic) => resume_unwind(panic),
@@ -124,7 +125,9 @@ impl Inner {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn submit(self: &Arc<Self>, job: Job) -> Result<(), Job> {
+    /// Queues a job. Gives it back if there is no thread, together with those that others queued in
+    /// the belief that there would be one.
+    fn submit(self: &Arc<Self>, job: Job) -> Result<(), VecDeque<Job>> {
         let mut state = self.lock();
         if state.idle <= state.queue.len() && state.threads < self.most {
             state.threads += 1;
@@ -137,7 +140,8 @@ impl Inner {
                 state.threads -= 1;
                 tracing::warn!(%error, "cannot start a thread of the blocking pool");
                 if state.threads == 0 {
-                    return Err(job);
+                    state.queue.push_back(job);
+                    return Err(std::mem::take(&mut state.queue));
                 }
             }
         }

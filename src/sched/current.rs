@@ -56,14 +56,22 @@ fn suspended_in_no_suspend() -> ! {
 pub(super) fn enter(worker: &Worker) -> Entered {
     assert!(arch::get_current() == 0, "a worker's loop was entered inside another one");
     arch::set_current((worker as *const Worker).expose_provenance());
-    Entered(())
+    Entered { panicking: std::thread::panicking() }
 }
 
 /// See [`enter`].
-pub(super) struct Entered(());
+pub(super) struct Entered {
+    panicking: bool,
+}
 
 impl Drop for Entered {
     fn drop(&mut self) {
+        if std::thread::panicking() && !self.panicking {
+            // Fibers borrow from the frames below this one, which must not be left before they are
+            // done. No panic of a fiber comes here: it ends in the fiber.
+            eprintln!("ramie: a panic inside the scheduler, aborting");
+            std::process::abort();
+        }
         arch::set_current(0);
     }
 }

@@ -40,7 +40,9 @@ impl Summons {
     }
 
     pub(crate) fn put(&self) {
-        self.0.store(true, Ordering::SeqCst);
+        // A swap where a store would do: read-modify-writes alone are in an order that the model
+        // checker sees too, and whoever wakes a worker can afford it.
+        self.0.swap(true, Ordering::SeqCst);
     }
 
     /// Takes the summons out, and with it the count.
@@ -69,6 +71,19 @@ impl Idle {
 
     // ---- The giver's side -----------------------------------------------------------------------
 
+    /// The caller has queued a fresh fiber in a queue that holds `queued` of them now. Whether
+    /// somebody may have to be woken for it. A single one its owner runs itself as soon as it
+    /// suspends; it is worth a wake-up only if nobody looks around anyway.
+    #[inline]
+    pub(crate) fn offered(&self, queued: usize) -> bool {
+        if queued < 2 {
+            // No fence: a stale answer makes a lone fiber wait for its owner.
+            return !self.has_sentry();
+        }
+        self.giver_fence();
+        true
+    }
+
     /// The fence of the giver: between its push and its look at who searches and who sleeps.
     #[inline]
     pub(crate) fn giver_fence(&self) {
@@ -87,7 +102,7 @@ impl Idle {
 
     /// Only a hint: no fence orders it.
     #[inline]
-    pub(crate) fn has_sentry(&self) -> bool {
+    fn has_sentry(&self) -> bool {
         self.sentry.load(Ordering::Relaxed)
     }
 
@@ -218,5 +233,11 @@ impl Idle {
         word.awake();
         self.awake.fetch_add(1, Ordering::SeqCst);
         self.sleeping.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// How many search, for assertions.
+    #[cfg(all(test, loom))]
+    pub(crate) fn searching(&self) -> usize {
+        self.searching.load(Ordering::SeqCst)
     }
 }

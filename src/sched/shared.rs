@@ -196,17 +196,11 @@ impl Shared {
 
     // ---- Waking for fresh fibers ----------------------------------------------------------------
 
-    /// A worker has queued a fresh fiber and has `queued` of them now. A single one it will run
-    /// itself as soon as it suspends; it is worth a wake-up only if nobody looks around anyway.
+    /// A worker has queued a fresh fiber and has `queued` of them now.
     #[inline]
     pub(super) fn offered(self: &Arc<Self>, queued: usize) {
-        if queued < 2 {
-            if !self.idle.has_sentry() {
-                self.wake_one();
-            }
-        } else {
-            // Between the push and the look at who searches: see README.md, "The fence of the giver".
-            self.idle.giver_fence();
+        // See README.md, "The fence of the giver".
+        if self.idle.offered(queued) {
             self.wake_one();
         }
     }
@@ -258,21 +252,22 @@ impl Shared {
 
     /// Starts worker `index` if it is not running yet.
     pub(crate) fn ensure_started(self: &Arc<Self>, index: usize) -> io::Result<()> {
+        if !self.seats[index].reserved.swap(true, Ordering::AcqRel) {
+            return self.start(index);
+        }
         if self.seats[index].failed.load(Ordering::SeqCst) {
             return Err(io::Error::other(format!("worker {index} could not be started")));
         }
-        if self.seats[index].reserved.swap(true, Ordering::AcqRel) {
-            return Ok(());
-        }
-        self.start(index)
+        Ok(())
     }
 
-    /// Queues a fresh fiber for worker `index`, which has been started.
-    pub(crate) fn push_to(self: &Arc<Self>, index: usize, fiber: FiberPtr) {
+    /// Gives a fresh fiber to worker `index`, for which `ensure_started` was called.
+    pub(crate) fn give(self: &Arc<Self>, index: usize, fiber: FiberPtr) {
         let seat = &self.seats[index];
         seat.remote.woken.push(Woken(fiber));
         seat.remote.notify();
-        // Either we see the failure, or whoever has failed sees the fiber (`notify` has a fence).
+        // Either this sees that the worker has failed meanwhile, or its `reroute` sees the fiber.
+        fence(Ordering::SeqCst);
         if seat.failed.load(Ordering::SeqCst) {
             self.reroute(index);
         }
@@ -297,6 +292,7 @@ impl Shared {
 
     fn start_failed(&self, index: usize, error: &io::Error) {
         self.seats[index].failed.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
         self.cannot_start.store(true, Ordering::Relaxed);
         tracing::warn!(worker = index, %error, "cannot start another worker; going on with fewer");
     }

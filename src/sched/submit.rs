@@ -41,7 +41,8 @@ pub(crate) fn submit(mut op: Op<'_>) -> io::Result<u32> {
     decode::decode(result)
 }
 
-/// Closes a descriptor without waiting and without reporting errors.
+/// Closes a descriptor without reporting errors, and without waiting for file systems that take their
+/// time over it.
 pub(crate) fn close_detached(fd: OwnedFd) {
     match current::fiber() {
         Some((worker, _)) => worker.close(fd),

@@ -351,8 +351,10 @@ impl Worker {
     #[inline]
     fn register(&self, fiber: FiberPtr, wait: &Wait<'_>) {
         let header = fiber.header();
-        if wait.on_cancel == OnCancel::End
-            && (header.cancel.is_requested_before_wait() || self.draining.get())
+        let ends = wait.on_cancel == OnCancel::End;
+        if (ends && header.cancel.is_requested_before_wait())
+            // No deadline is waited for any more.
+            || (self.draining.get() && (ends || wait.timer.is_some()))
         {
             self.ready.push(fiber);
             return;

@@ -7,8 +7,8 @@
 //! | `encode.rs` | an op to a submission entry: the only place that fills one                  |
 //! | `wait.rs`   | what is armed in the ring so that a sleeping worker can be woken            |
 //!
-//! `user_data` is the address of the [`Pending`](crate::coro::Pending), with one of the `TAG_`s in
-//! its low three bits.
+//! `user_data` is the address of the [`Pending`](crate::coro::Pending), or the number of a descriptor
+//! that is being closed, with one of the `TAG_`s in its low three bits.
 
 use super::{Caps, Config, SleepWord, Wait, Waker};
 use crate::coro::header::Waiting;
@@ -16,8 +16,9 @@ use crate::coro::pending::PendingList;
 use crate::coro::{FiberList, PendingPtr};
 use io_uring::{opcode, squeue, types};
 use std::io;
-use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 mod encode;
 mod ring;
@@ -40,6 +41,10 @@ pub(crate) const TAG_WAKE: u64 = 3;
 /// A completion that nobody waits for.
 const TAG_IGNORE: u64 = 4;
 const TAGS: u64 = 7;
+const TAG_BITS: u32 = TAGS.count_ones();
+
+/// How long a ring's end waits for the descriptors that are being closed.
+const LAST_CLOSES: Duration = Duration::from_secs(1);
 
 /// Rounds of running deferred completions in one turn; more would starve the ready fibers.
 const MAX_DRAINS: usize = 64;
@@ -57,6 +62,10 @@ pub(crate) struct Uring {
     backlog: PendingList,
     /// Ops in flight whose cancel request found no room.
     cancels: PendingList,
+    /// Everything is to end: no op is started any more.
+    ending: bool,
+    /// The request to end everything found no room.
+    cancel_all_due: bool,
 }
 
 impl Uring {
@@ -71,6 +80,8 @@ impl Uring {
             closing: 0,
             backlog: PendingList::new(),
             cancels: PendingList::new(),
+            ending: false,
+            cancel_all_due: false,
         })
     }
 
@@ -135,7 +146,7 @@ impl Uring {
 
     pub(super) fn turn(&mut self, ready: &FiberList, wait: Wait) {
         self.work_off_lists(ready);
-        let listed = !self.backlog.is_empty() || !self.cancels.is_empty();
+        let listed = !self.backlog.is_empty() || !self.cancels.is_empty() || self.cancel_all_due;
         match wait {
             Wait::Until(timeout) if !listed => {
                 let armed = match self.arm.entry() {
@@ -162,13 +173,21 @@ impl Uring {
                 break;
             }
             self.ring.run_deferred();
-            self.reap(ready);
+            if self.reap(ready) == 0 {
+                // Nothing came, and the flag may stay up: a waker on another CPU raises it after we
+                // have run what it queued. It says nothing until something completes.
+                self.ring.distrust_flag();
+                break;
+            }
         }
     }
 
     /// Tries again what found no room earlier.
     #[inline]
     fn work_off_lists(&mut self, ready: &FiberList) {
+        if self.cancel_all_due {
+            self.cancel_all();
+        }
         while let Some(op) = self.cancels.pop() {
             if op.owes_only_one() {
                 // The op itself is done meanwhile; nothing is left to cancel.
@@ -180,7 +199,7 @@ impl Uring {
             }
         }
         while let Some(op) = self.backlog.pop() {
-            if op.cancel_sent() {
+            if op.cancel_sent() || self.ending {
                 op.set_outcome(-libc::ECANCELED);
                 self.complete(op, ready);
             } else if !self.start(op, ready) {
@@ -190,9 +209,10 @@ impl Uring {
         }
     }
 
-    /// Takes all completions that are there.
+    /// Takes all completions that are there, and says how many there were.
     #[inline]
-    fn reap(&mut self, ready: &FiberList) {
+    fn reap(&mut self, ready: &FiberList) -> usize {
+        let mut count = 0;
         while let Some((user_data, result)) = self.ring.next_completion() {
             match user_data & TAGS {
                 TAG_OP => {
@@ -208,12 +228,16 @@ impl Uring {
                         self.complete(op, ready);
                     }
                 }
-                TAG_DETACHED => self.closing -= 1,
+                TAG_DETACHED => self.close_completed(user_data >> TAG_BITS, result),
                 TAG_WAKE => self.arm.woken(),
                 _ => {}
             }
+            count += 1;
         }
-        self.ring.release_completions();
+        if count != 0 {
+            self.ring.release_completions();
+        }
+        count
     }
 
     #[inline]
@@ -233,14 +257,15 @@ impl Uring {
     #[cold]
     fn not_ready(&mut self, op: PendingPtr, result: i32, done: bool, ready: &FiberList) {
         let was_poll = op.polling().replace(false);
-        op.set_outcome(if op.cancel_sent() { -libc::ECANCELED } else { result });
+        let cancelled = op.cancel_sent() || self.ending;
+        op.set_outcome(if cancelled { -libc::ECANCELED } else { result });
         if !done {
             return; // a cancel request is under way; its completion ends the op
         }
         // SAFETY: the op is still ours.
         let poll = encode::poll(unsafe { op.op() });
         let entry = match (was_poll, poll) {
-            _ if op.cancel_sent() => None,
+            _ if cancelled => None,
             // SAFETY: as above.
             (true, _) if result >= 0 => Some(encode::encode(unsafe { op.op() })),
             (true, _) => None,
@@ -301,35 +326,64 @@ impl Uring {
         self.ring.submit() && unsafe { self.ring.push(entry) }
     }
 
-    /// Asks for everything to end, the waits for wake-ups included. Ops that are merely listed are
-    /// cancelled by their fibers' flags.
+    /// Asks for everything to end, the waits for wake-ups included. Ops that are merely listed, or
+    /// that would be tried again, end without being started.
     pub(super) fn cancel_all(&mut self) {
         let entry = opcode::AsyncCancel2::new(types::CancelBuilder::any().all())
             .build()
             .user_data(TAG_IGNORE);
-        self.push_plain(&entry);
+        self.ending = true;
+        self.cancel_all_due = !self.push_plain(&entry);
     }
 
     pub(super) fn close(&mut self, fd: OwnedFd) {
-        let entry = opcode::Close::new(types::Fd(fd.as_raw_fd())).build().user_data(TAG_DETACHED);
+        let number = fd.as_raw_fd();
+        let user_data = u64::from(number.unsigned_abs()) << TAG_BITS | TAG_DETACHED;
+        let entry = opcode::Close::new(types::Fd(number)).build().user_data(user_data);
         if self.push_plain(&entry) {
             self.closing += 1;
             _ = fd.into_raw_fd(); // the entry owns it now
+            // At once: the other end of a pipe, or whoever wants the address, must not depend on when
+            // this worker comes to its next turn.
+            self.ring.hand_over();
+        }
+    }
+
+    fn close_completed(&mut self, number: u64, result: i32) {
+        self.closing -= 1;
+        if result == -libc::ECANCELED {
+            // The kernel had put it off (as it does where closing flushes), and `cancel_all` came
+            // first: the descriptor is still open, and still ours.
+            // SAFETY: its owner gave it to `close`, and nobody has closed it since.
+            drop(unsafe { OwnedFd::from_raw_fd(number as i32) });
+        }
+    }
+
+    /// Waits for the closes under way: the end of the ring would cancel those that were put off, and
+    /// nobody would see that. Fibers that complete meanwhile are not resumed any more.
+    fn finish_closes(&mut self) {
+        let start = Instant::now();
+        let nobody = FiberList::default();
+        self.ring.submit();
+        self.reap(&nobody);
+        while self.closing != 0 && start.elapsed() < LAST_CLOSES {
+            self.ring.submit_and_wait(Some(LAST_CLOSES));
+            self.reap(&nobody);
         }
     }
 }
 
 impl Drop for Uring {
     fn drop(&mut self) {
-        // Closes that have not reached the kernel must not be lost.
-        self.ring.submit();
+        self.finish_closes();
         self.arm.disarm();
-        if self.in_flight != 0 {
-            // The kernel may still write through the ring's and the ops' memory.
+        if self.in_flight != 0 || self.closing != 0 {
+            // The kernel may still write through the ring's and the ops' memory, and is to go on
+            // closing.
             self.ring.leak();
         }
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;

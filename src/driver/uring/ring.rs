@@ -19,7 +19,12 @@ pub(super) struct Ring {
     whole: NonNull<IoUring>,
     no_iowait: bool,
     leaked: bool,
+    /// Looks at the flag for deferred completions still to be skipped; see `distrust_flag`.
+    skip_flag: u32,
 }
+
+/// How many looks at a flag that has proved stale are skipped.
+const SKIPS: u32 = 32;
 
 impl Ring {
     pub(super) fn new(ring: IoUring) -> Self {
@@ -37,6 +42,7 @@ impl Ring {
             whole,
             no_iowait,
             leaked: false,
+            skip_flag: 0,
         }
     }
 
@@ -67,8 +73,23 @@ impl Ring {
 
     /// Whether completions wait for us to enter the kernel.
     #[inline]
-    pub(super) fn has_deferred(&self) -> bool {
-        self.sq.taskrun() || self.sq.cq_overflow()
+    pub(super) fn has_deferred(&mut self) -> bool {
+        if self.sq.cq_overflow() {
+            return true;
+        }
+        let flag = self.sq.taskrun();
+        if flag && self.skip_flag != 0 {
+            self.skip_flag -= 1;
+            return false;
+        }
+        flag
+    }
+
+    /// The flag for deferred completions was up for nothing: it is not believed for a while. What it
+    /// may announce meanwhile is found by the next wait at the latest.
+    #[cold]
+    pub(super) fn distrust_flag(&mut self) {
+        self.skip_flag = SKIPS;
     }
 
     #[inline]
@@ -82,7 +103,9 @@ impl Ring {
         if self.cq.is_empty() {
             self.cq.sync();
         }
-        self.cq.next().map(|entry| (entry.user_data(), entry.result()))
+        let entry = self.cq.next()?;
+        self.skip_flag = 0;
+        Some((entry.user_data(), entry.result()))
     }
 
     /// Tells the kernel that what `next_completion` returned may be overwritten.
@@ -98,6 +121,13 @@ impl Ring {
         self.sq.sync();
         let count = self.sq.len() as u32;
         self.enter(count, 0, EnterFlags::GETEVENTS, None)
+    }
+
+    /// Hands all entries over and leaves their completions for later.
+    pub(super) fn hand_over(&mut self) {
+        self.sq.sync();
+        let count = self.sq.len() as u32;
+        self.enter(count, 0, EnterFlags::empty(), None);
     }
 
     /// Lets the kernel finish the completions it has deferred.

@@ -18,7 +18,6 @@ fn waits_in_line(word: &SleepWord) -> i64 {
 }
 
 /// The next worker that sleeps on the word must be the only one that a wake-up can reach.
-#[cfg(not(loom))]
 #[test]
 fn a_dropped_ring_does_not_wait_for_its_word() {
     let works = crate::driver::caps::wake_method(&[WakeMethod::Futex]);
