@@ -19,7 +19,7 @@ fail() {
 }
 
 # tests <command...>: runs it, and adds up the closing lines of the test runners in its output, which
-# stays in $log. Ending badly, or without any such line, is a failure.
+# stays in $log. Ending badly, or without having run any test, is a failure.
 tests() {
     echo "== $*"
     local status=0
@@ -27,8 +27,8 @@ tests() {
     local counts
     counts=$(sed -nE 's/^test result: .* ([0-9]+) passed; ([0-9]+) failed;.*/\1 \2/p' "$log" |
         awk '{ p += $1; f += $2; n++ } END { if (n) print p, f }')
-    if [[ -z $counts ]]; then
-        fail "no test result: $*"
+    if [[ -z $counts || $counts == "0 0" ]]; then
+        fail "no test ran: $*"
         return
     fi
     passed=$((passed + ${counts% *}))

@@ -19,8 +19,7 @@ memcheck=(timeout -s KILL 180 valgrind --error-exitcode=9 --undef-value-errors=n
 
 tests "${memcheck[@]}" "$(binary --lib)" --test-threads=1 --skip arch::
 tests "${memcheck[@]}" "$(binary --test stacks)" --test-threads=1 --skip results_nobody_wants
-tests "${memcheck[@]}" "$(binary --test runtime)" --test-threads=1 --exact run_returns sleep_sleeps
-tests "${memcheck[@]}" "$(binary --test fs_contract)" --test-threads=1
+tests "${memcheck[@]}" "$(binary --test fs_contract)" --test-threads=1 on_a_thread::
 
 canary 'Invalid read of size 8' \
     "${memcheck[@]}" "$(binary --test canary)" --ignored --exact reads_what_another_fiber_freed
