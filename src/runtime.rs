@@ -201,12 +201,12 @@ fn describe(write: &mut dyn FnMut(&[u8])) {
 /// of worker 0, which cannot run there, are leaked at once.
 ///
 /// # Thread-local values
-/// A fiber may suspend inside the closure of `LocalKey::with` of a `thread_local!`, and relies on the
-/// value being there when it goes on. When a thread ends it destroys its values one by one, and no
-/// fiber that has such a value borrowed may run any more. So a runtime must have been dropped by then:
-/// do not keep one in a `thread_local!`, and do not let the destructor of a thread-local value run or
-/// suspend fibers. (Neither is checked: nothing tells that a thread destroys its values. The same
-/// happens in `std::process::exit`, to the values of the calling thread.)
+/// A fiber may suspend inside the closure of `LocalKey::with` of a `thread_local!`, and relies on
+/// the value being there when it goes on. When a thread ends it destroys its values one by one, and
+/// no fiber that has such a value borrowed may run any more. So a runtime must have been dropped by
+/// then: do not keep one in a `thread_local!`, and do not let the destructor of a thread-local
+/// value run or suspend fibers. (Neither is checked: nothing tells that a thread destroys its
+/// values. The same happens in `std::process::exit`, to the values of the calling thread.)
 ///
 /// # Examples
 /// ```

@@ -109,8 +109,9 @@ where
     let frames = below_top(stack.top().addr() - payload.addr(), 16);
     let limit = stack.limit();
 
-    // SAFETY: all three lie in the stack, which is ours and unused, do not overlap, and are aligned:
-    // each starts below the end of the one before, rounded down. `TAKEN_MAX` bounds what they take.
+    // SAFETY: all three lie in the stack, which is ours and unused, do not overlap, and are
+    // aligned: each starts below the end of the one before, rounded down. `TAKEN_MAX` bounds what
+    // they take.
     let fiber = unsafe {
         store::<F>(payload, f);
         header.write(Header {

@@ -168,16 +168,17 @@ impl FiberPtr {
     pub(crate) unsafe fn release(self) -> Option<Stack> {
         let header = self.header();
         // A sole owner needs no locked instruction: the one reference is the caller's, and only who
-        // owns one adds one (the running fiber does so through the one it shares with its handle, and
-        // that one is released after its end only). The acquire pairs with the release in the
+        // owns one adds one (the running fiber does so through the one it shares with its handle,
+        // and that one is released after its end only). The acquire pairs with the release in the
         // `fetch_sub` of those who were owners before.
         if header.refs.load(Ordering::Acquire) != 1
             && header.refs.fetch_sub(1, Ordering::AcqRel) != 1
         {
             return None;
         }
-        // SAFETY: we were the last owner: nobody else can reach the header. `header` is not used any
-        // more. What is dropped runs no foreign code: the fiber destroyed its local values itself.
+        // SAFETY: we were the last owner: nobody else can reach the header. `header` is not used
+        // any more. What is dropped runs no foreign code: the fiber destroyed its local values
+        // itself.
         unsafe {
             let stack = (*header.stack.get()).take();
             debug_assert!(stack.is_some());

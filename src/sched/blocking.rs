@@ -43,8 +43,8 @@ struct Job {
 }
 
 // SAFETY: `Pool::run`, which makes all jobs, requires the closure and the result to be Send; the
-// signal may be set from any thread, and the job touches nothing else. The fiber touches the closure
-// and the result only before it queues the job and after `done` is set, which synchronises.
+// signal may be set from any thread, and the job touches nothing else. The fiber touches the
+// closure and the result only before it queues the job and after `done` is set, which synchronises.
 unsafe impl Send for Job {}
 
 struct Task<F, T> {
@@ -53,8 +53,8 @@ struct Task<F, T> {
     done: Signal,
 }
 
-/// Dropped only by a panic between the queueing of a job and its end (`Inner::submit` queues last). None is known: the caller may
-/// suspend, so waiting does not panic.
+/// Dropped only by a panic between the queueing of a job and its end (`Inner::submit` queues last).
+/// None is known: the caller may suspend, so waiting does not panic.
 struct Stays;
 
 impl Drop for Stays {
@@ -179,8 +179,9 @@ impl Inner {
             if let Some(job) = state.queue.pop_front() {
                 state.running += 1;
                 drop(state);
-                // SAFETY: in the queue once, and taken out of it: it runs once. The fiber that queued it
-                // waits for `done` (`Stays`), or is leaked together with its stack: the task is alive.
+                // SAFETY: in the queue once, and taken out of it: it runs once. The fiber that
+                // queued it waits for `done` (`Stays`), or is leaked together with its stack: the
+                // task is alive.
                 unsafe { (job.run)(job.task) };
                 state = self.lock();
                 state.running -= 1;

@@ -4,25 +4,26 @@
 //! 1. The thread's slot (`arch::get_current`) holds the address of its worker while that worker's
 //!    loop is on the thread's stack, and 0 otherwise: `enter` sets it, and the loop is left by
 //!    `Entered::leave` or not at all.
-//! 2. A worker has one address from its first loop until it is dropped, and is not dropped while its
-//!    loop runs, since the loop borrows it. Worker 0 lies in an `Rc`, the others on their threads'
-//!    stacks.
-//! 3. A fiber runs only inside its home worker's loop. A fiber that is suspended when that worker is
-//!    dropped is never resumed.
+//! 2. A worker has one address from its first loop until it is dropped, and is not dropped while
+//!    its loop runs, since the loop borrows it. Worker 0 lies in an `Rc`, the others on their
+//!    threads' stacks.
+//! 3. A fiber runs only inside its home worker's loop. A fiber that is suspended when that worker
+//!    is dropped is never resumed.
 
 use super::Worker;
 use crate::arch;
 use crate::coro::FiberPtr;
 
 /// The worker of the calling thread. For the caller and its callees only, who must not store the
-/// reference: it is valid until the thread leaves the worker's loop, which is below the caller on its
-/// stack, or below the fiber that the loop has resumed. By invariants 2 and 3 it is the same worker,
-/// at the same place, after a suspension.
+/// reference: it is valid until the thread leaves the worker's loop, which is below the caller on
+/// its stack, or below the fiber that the loop has resumed. By invariants 2 and 3 it is the same
+/// worker, at the same place, after a suspension.
 #[inline(always)]
 pub(crate) fn worker<'a>() -> Option<&'a Worker> {
     let worker: *const Worker = std::ptr::with_exposed_provenance(arch::get_current());
-    // SAFETY: null, or exposed by `enter`; then its loop is on this stack (invariant 1), so the worker
-    // is alive for as long as the calling code runs (invariants 2 and 3). It is only ever shared.
+    // SAFETY: null, or exposed by `enter`; then its loop is on this stack (invariant 1), so the
+    // worker is alive for as long as the calling code runs (invariants 2 and 3). It is only ever
+    // shared.
     unsafe { worker.as_ref() }
 }
 

@@ -352,8 +352,9 @@ impl Worker {
             self.remote.set_home(fiber);
         }
         self.running.set(Some(fiber));
-        // SAFETY: it was in one of our queues, so we are its holder (`coro/mod.rs`), and it is fresh or
-        // suspended: a running fiber is in no queue. `self` and its sanitizer state are this thread's.
+        // SAFETY: it was in one of our queues, so we are its holder (`coro/mod.rs`), and it is
+        // fresh or suspended: a running fiber is in no queue. `self` and its sanitizer state are
+        // this thread's.
         let after = unsafe {
             park::resume(fiber, (self as *const Self).expose_provenance(), self.sanitize.get())
         };
@@ -393,10 +394,10 @@ impl Worker {
         }
         header.waiting.set(Waiting::Signal(wait.signal.into(), wait.on_cancel));
         if let Some(timer) = wait.timer {
-            // SAFETY: the timer is on the stack the fiber has just left. Only this thread resumes the
-            // fiber, and then `submit::wait` takes the timer out of the heap before it does anything
-            // that could unwind. A fiber that is never resumed keeps its stack for ever, and a heap
-            // that is dropped looks at none of its timers.
+            // SAFETY: the timer is on the stack the fiber has just left. Only this thread resumes
+            // the fiber, and then `submit::wait` takes the timer out of the heap before it does
+            // anything that could unwind. A fiber that is never resumed keeps its stack for ever,
+            // and a heap that is dropped looks at none of its timers.
             self.timers.borrow_mut().insert(unsafe { TimerPtr::new(timer) });
         }
         if !wait.signal.register(Waiter::Fiber(fiber.address())) {
@@ -495,9 +496,10 @@ impl Worker {
                 self.driver.borrow_mut().cancel(op);
             }
             Waiting::Signal(signal, OnCancel::End) => {
-                // SAFETY: `waiting` names a signal only from the moment the fiber has left its stack
-                // until it is back on it (`submit::wait` clears it first thing), and only this thread
-                // resumes it. So the fiber is suspended, and what it borrows for its wait is alive.
+                // SAFETY: `waiting` names a signal only from the moment the fiber has left its
+                // stack until it is back on it (`submit::wait` clears it first thing), and only
+                // this thread resumes it. So the fiber is suspended, and what it borrows for its
+                // wait is alive.
                 let signal = unsafe { signal.as_ref() };
                 if signal.unregister(Waiter::Fiber(fiber.address())) {
                     self.ready.push(fiber);
