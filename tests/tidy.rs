@@ -11,8 +11,7 @@ const MAX_LINES: usize = 600;
 const MAX_COLUMNS: usize = 100;
 
 /// Files longer than `MAX_LINES`, with the lines they may have and the reason.
-const LONG_FILES: &[(&str, usize, &str)] =
-    &[("src/fiber.rs", 735, "to be split: the handle, the builder, the functions")];
+const LONG_FILES: &[(&str, usize, &str)] = &[];
 
 /// Lines over `MAX_COLUMNS` from before the rule: comments and strings, which rustfmt leaves alone.
 /// A number may only go down.

@@ -1,0 +1,164 @@
+//! Waiting for fibers, and asking them to end.
+
+use super::handle::{Fiber, Inner, release};
+use crate::coro::{FiberPtr, OnCancel, entry};
+use crate::sched::remote::{Cancelled, Remote};
+use crate::sched::{self, current};
+use crate::sys::clock;
+use std::fmt;
+use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
+use std::thread;
+use std::time::Duration;
+
+/// An owned permission to join on a fiber: wait for its end and take its result.
+///
+/// Dropping it detaches the fiber.
+///
+/// Differs from [`std::thread::JoinHandle`] in that a fiber that waits in [`join`](Self::join)
+/// suspends, and in the extras `try_join`, `join_timeout` and `cancel`.
+pub struct JoinHandle<T> {
+    /// The reference that the fiber and the handle own together.
+    fiber: ManuallyDrop<Fiber>,
+    _result: PhantomData<T>,
+}
+
+// SAFETY: the handle lets its holder take the `T`, which came from another thread perhaps.
+unsafe impl<T: Send> Send for JoinHandle<T> {}
+// SAFETY: through a shared handle only the Fiber is reachable.
+unsafe impl<T> Sync for JoinHandle<T> {}
+
+impl<T> JoinHandle<T> {
+    #[inline]
+    pub(crate) fn new(fiber: FiberPtr) -> Self {
+        Self { fiber: ManuallyDrop::new(Fiber(Inner::Fiber(fiber))), _result: PhantomData }
+    }
+
+    #[inline]
+    fn ptr(&self) -> FiberPtr {
+        match self.fiber.0 {
+            Inner::Fiber(fiber) => fiber,
+            Inner::Thread(_) => unreachable!("a join handle is made of a fiber"),
+        }
+    }
+
+    /// Waits for the fiber to end and returns what its closure returned, or the payload of its
+    /// panic.
+    ///
+    /// # Errors
+    /// The payload of the panic, if the fiber panicked.
+    ///
+    /// # Cancellation
+    /// Cannot be cancelled: cancel the fiber that is waited for instead.
+    #[inline]
+    pub fn join(self) -> thread::Result<T> {
+        let fiber = self.ptr();
+        let ended = &fiber.header().ended;
+        while !ended.is_set() {
+            sched::wait(ended, None, OnCancel::Ignore);
+        }
+        self.take()
+    }
+
+    /// Takes the result if the fiber has ended, and gives the handle back if not.
+    ///
+    /// # Errors
+    /// The handle, while the fiber has not ended.
+    #[inline]
+    pub fn try_join(self) -> Result<thread::Result<T>, Self> {
+        if self.is_finished() { Ok(self.take()) } else { Err(self) }
+    }
+
+    /// Waits for the fiber to end, for `timeout` at most.
+    ///
+    /// # Errors
+    /// The handle, if the fiber has not ended by then.
+    pub fn join_timeout(self, timeout: Duration) -> Result<thread::Result<T>, Self> {
+        let deadline_ns = clock::deadline_ns(timeout);
+        let fiber = self.ptr();
+        let ended = &fiber.header().ended;
+        while !ended.is_set() && clock::now_ns() < deadline_ns {
+            sched::wait(ended, Some(deadline_ns), OnCancel::Ignore);
+            if current::worker().is_some_and(|worker| worker.is_draining()) {
+                break;
+            }
+        }
+        self.try_join()
+    }
+
+    /// Whether the fiber has ended, so that `join` would not wait.
+    #[inline]
+    pub fn is_finished(&self) -> bool {
+        self.ptr().header().ended.is_set()
+    }
+
+    /// The fiber, to name it or to unpark it.
+    #[inline]
+    pub fn fiber(&self) -> &Fiber {
+        &self.fiber
+    }
+
+    /// Asks the fiber to end early: the I/O operation it waits in, or else its next one, fails with
+    /// an error that [`is_cancelled`](crate::is_cancelled) recognises.
+    ///
+    /// A request is reported once. An operation that has completed before the request reached it
+    /// keeps its result, and the next one fails instead. [`sleep`] ends early while a request is
+    /// unreported; [`park`] wakes once; `join` ignores it. A fiber that performs no I/O any more
+    /// ends as if nothing had been asked.
+    pub fn cancel(&self) {
+        request_cancel(self.ptr());
+    }
+
+    /// Takes the result; the fiber has ended.
+    #[inline]
+    fn take(self) -> thread::Result<T> {
+        let fiber = ManuallyDrop::new(self).ptr();
+        // SAFETY: it has ended, `T` is its result type, and the handle, which is gone, was the only
+        // one that may take it.
+        let result = unsafe { entry::take_result::<T>(fiber) };
+        // SAFETY: the reference was the fiber's, which has ended, and the handle's.
+        unsafe { release(fiber) };
+        result
+    }
+}
+
+impl<T> Drop for JoinHandle<T> {
+    fn drop(&mut self) {
+        let fiber = self.ptr();
+        if fiber.header().ended.detach() {
+            // SAFETY: as in `take`.
+            unsafe {
+                entry::drop_result::<T>(fiber);
+                release(fiber);
+            }
+        }
+    }
+}
+
+impl<T> fmt::Debug for JoinHandle<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JoinHandle").field("fiber", &*self.fiber).finish_non_exhaustive()
+    }
+}
+
+fn request_cancel(fiber: FiberPtr) {
+    let header = fiber.header();
+    if !header.cancel.request() {
+        return;
+    }
+    // `park` is woken by its token, wherever the fiber is: one that is about to park must not miss
+    // it.
+    sched::wake_waiter(header.token.set());
+    // A fiber without a home is fresh: it finds the request when it has started (`coro/cancel.rs`).
+    let Some(home) = Remote::of(fiber) else { return };
+    match current::worker() {
+        Some(worker) if std::ptr::eq(worker.remote(), home) => worker.cancel_wait(fiber),
+        _ => {
+            if header.cancel.list() {
+                fiber.retain();
+                home.cancels.push(Cancelled(fiber));
+                home.notify();
+            }
+        }
+    }
+}

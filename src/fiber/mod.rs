@@ -1,0 +1,215 @@
+//! Fibers as their users see them: what `std::thread` is for threads.
+//!
+//! | file        | what                                                          |
+//! |-------------|---------------------------------------------------------------|
+//! | `spawn.rs`  | [`spawn`], [`spawn_local`], [`Builder`]                       |
+//! | `join.rs`   | [`JoinHandle`]: joining, and requests to end                  |
+//! | `handle.rs` | [`Fiber`], [`FiberId`]                                        |
+//! | `mod.rs`    | what a fiber does with itself: yield, park, sleep, ...        |
+
+mod handle;
+mod join;
+mod spawn;
+
+pub use handle::{Fiber, FiberId};
+pub use join::JoinHandle;
+pub(crate) use spawn::spawn_external;
+pub use spawn::{Builder, spawn, spawn_local};
+
+use crate::coro::{FiberPtr, OnCancel, Signal};
+use crate::sched::{self, current};
+use crate::sys::clock;
+use handle::Inner;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// The fiber that the calling code runs on; on a plain thread, a handle to that thread.
+///
+/// # Examples
+/// ```
+/// ramie::Runtime::new()?.run(|| {
+///     let me = ramie::current();
+///     let fiber = ramie::spawn(move || me.unpark());
+///     ramie::park();
+///     fiber.join().unwrap();
+/// });
+/// # std::io::Result::Ok(())
+/// ```
+pub fn current() -> Fiber {
+    match current::fiber() {
+        Some((_, fiber)) => {
+            fiber.retain();
+            Fiber(Inner::Fiber(fiber))
+        }
+        None => Fiber(Inner::Thread(thread::current())),
+    }
+}
+
+/// Whether the calling code runs on a fiber, where waiting suspends rather than blocks.
+#[inline]
+pub fn is_fiber() -> bool {
+    current::fiber().is_some()
+}
+
+/// Lets the other ready fibers of this worker run first. On a plain thread,
+/// [`std::thread::yield_now`].
+#[inline]
+pub fn yield_now() {
+    sched::submit::yield_now();
+}
+
+/// Waits until the fiber's token is set by [`Fiber::unpark`], and takes the token. As
+/// [`std::thread::park`]: may return for no reason, so it belongs in a loop that checks a
+/// condition.
+///
+/// # Cancellation
+/// A cancel request sets the token: it wakes a parked fiber, or lets its next call of `park` return
+/// at once.
+#[inline]
+pub fn park() {
+    match current::suspendable() {
+        Some((_, fiber)) => {
+            let token = &fiber.header().token;
+            if !token.take() {
+                sched::wait(token, None, OnCancel::Ignore);
+                token.take();
+            }
+        }
+        None => park_thread(None),
+    }
+}
+
+/// As [`park`], for `timeout` at most.
+pub fn park_timeout(timeout: Duration) {
+    match current::suspendable() {
+        Some((_, fiber)) => {
+            let token = &fiber.header().token;
+            if !token.take() {
+                sched::wait(token, Some(clock::deadline_ns(timeout)), OnCancel::Ignore);
+                token.take();
+            }
+        }
+        None => park_thread(Some(timeout)),
+    }
+}
+
+/// Parks where suspending is not possible: on a plain thread by its own token, on a fiber that
+/// unwinds by the fiber's, for which the thread is blocked.
+fn park_thread(timeout: Option<Duration>) {
+    if let Some((_, fiber)) = current::fiber() {
+        let token = &fiber.header().token;
+        if !token.take() {
+            let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+            crate::coro::thread::wait(token, deadline);
+            token.take();
+        }
+        return;
+    }
+    match timeout {
+        Some(timeout) => thread::park_timeout(timeout),
+        None => thread::park(),
+    }
+}
+
+/// Lets the fiber sleep for at least `duration`; on a plain thread, as [`std::thread::sleep`].
+///
+/// # Cancellation
+/// Returns early while a cancel request of the fiber is unreported.
+///
+/// # Examples
+/// ```
+/// use std::time::{Duration, Instant};
+///
+/// ramie::Runtime::new()?.run(|| {
+///     let start = Instant::now();
+///     ramie::sleep(Duration::from_millis(5));
+///     assert!(start.elapsed() >= Duration::from_millis(5));
+/// });
+/// # std::io::Result::Ok(())
+/// ```
+pub fn sleep(duration: Duration) {
+    if current::suspendable().is_none() {
+        return thread::sleep(duration);
+    }
+    if duration.is_zero() {
+        return yield_now();
+    }
+    let never = Signal::new();
+    sched::wait(&never, Some(clock::deadline_ns(duration)), OnCancel::End);
+}
+
+/// Runs `f` on the runtime's pool of blocking threads while the fiber waits; on a plain thread,
+/// runs it right there. `f` may borrow from the caller.
+///
+/// For calls that block and that this crate does not know: a C library's, a long computation's, a
+/// device's.
+///
+/// # Panics
+/// If `f` panics, the panic goes on in the caller.
+///
+/// # Cancellation
+/// Cannot be cancelled: the fiber waits until `f` is done.
+///
+/// # Examples
+/// ```
+/// ramie::Runtime::new()?.run(|| {
+///     let text = String::from("borrowed");
+///     let length = ramie::unblock(|| text.len());
+///     assert_eq!(length, 8);
+/// });
+/// # std::io::Result::Ok(())
+/// ```
+pub fn unblock<T, F>(f: F) -> T
+where
+    F: FnOnce() -> T + Send,
+    T: Send,
+{
+    sched::blocking(f)
+}
+
+/// Runs `f`, and panics if anything in it would suspend the fiber.
+///
+/// For code that relies on nothing else running on its thread meanwhile: a reference taken inside a
+/// scoped thread-local, a C library's thread-bound state.
+///
+/// # Panics
+/// If `f` calls anything that would suspend the fiber.
+///
+/// # Examples
+/// ```
+/// ramie::Runtime::new()?.run(|| {
+///     let sum = ramie::no_suspend(|| 1 + 1);
+///     assert_eq!(sum, 2);
+///     let caught = std::panic::catch_unwind(|| ramie::no_suspend(ramie::yield_now));
+///     assert!(caught.is_err());
+/// });
+/// # std::io::Result::Ok(())
+/// ```
+pub fn no_suspend<T>(f: impl FnOnce() -> T) -> T {
+    struct Section(Option<FiberPtr>);
+    impl Drop for Section {
+        fn drop(&mut self) {
+            if let Some(fiber) = self.0 {
+                let depth = &fiber.header().no_suspend;
+                depth.set(depth.get() - 1);
+            }
+        }
+    }
+    let fiber = current::fiber().map(|(_, fiber)| fiber);
+    if let Some(fiber) = fiber {
+        let depth = &fiber.header().no_suspend;
+        depth.set(depth.get() + 1);
+    }
+    let _section = Section(fiber);
+    f()
+}
+
+/// The bytes left on the calling fiber's stack; `None` on a plain thread.
+#[inline(never)]
+pub fn stack_remaining() -> Option<usize> {
+    let (_, fiber) = current::fiber()?;
+    let here = 0_u8;
+    // SAFETY: written before the fiber was published, and taken only after its end.
+    let stack = unsafe { (*fiber.header().stack.get()).as_ref() }?;
+    Some((&raw const here).addr().saturating_sub(stack.limit().addr()))
+}
