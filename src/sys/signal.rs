@@ -50,8 +50,8 @@ impl Action {
         match address {
             libc::SIG_DFL => Disposition::Default,
             libc::SIG_IGN => Disposition::Ignore,
-            // SAFETY: whoever installed the action promised that this is a handler of this form.
             _ if self.0.sa_flags & libc::SA_SIGINFO != 0 => {
+                // SAFETY: whoever installed the action promised a handler of this form.
                 Disposition::Info(unsafe { transmute::<usize, InfoHandler>(address) })
             }
             // SAFETY: as above.
