@@ -49,6 +49,7 @@ impl Caps {
             Op::WriteVectored { .. } => opcode::Writev::CODE,
             Op::OpenAt { .. } => opcode::OpenAt::CODE,
             Op::Close { .. } => opcode::Close::CODE,
+            Op::Readable { .. } => opcode::PollAdd::CODE,
             Op::Fsync { .. } => opcode::Fsync::CODE,
             Op::Ftruncate { .. } => opcode::Ftruncate::CODE,
             Op::Statx { .. } => opcode::Statx::CODE,

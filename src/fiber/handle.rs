@@ -19,7 +19,7 @@ pub(super) enum Inner {
 }
 
 impl Fiber {
-    /// Wakes the fiber from [`park`], or lets its next call of `park` return at once.
+    /// Wakes the fiber from [`park`](crate::park), or lets its next call of `park` return at once.
     #[inline]
     pub fn unpark(&self) {
         match &self.0 {
@@ -28,7 +28,7 @@ impl Fiber {
         }
     }
 
-    /// The name given to [`Builder::name`].
+    /// The name given to [`Builder::name`](crate::Builder::name).
     pub fn name(&self) -> Option<&str> {
         match &self.0 {
             Inner::Fiber(fiber) => fiber.header().name.as_deref(),

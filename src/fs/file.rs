@@ -7,7 +7,7 @@ use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::process::Stdio;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU8};
 use std::time::SystemTime;
 
 use super::metadata::{self, Metadata};
@@ -52,6 +52,8 @@ pub struct File {
     inner: Detach<std::fs::File>,
     /// Whether the file is known to have offsets; see `offset_of` in `stream.rs`.
     pub(super) has_offsets: AtomicBool,
+    /// Whether the file is a FIFO; see `is_fifo` in `stream.rs`.
+    pub(super) fifo: AtomicU8,
 }
 
 impl File {
@@ -311,7 +313,11 @@ impl IntoRawFd for File {
 
 impl From<std::fs::File> for File {
     fn from(file: std::fs::File) -> Self {
-        File { inner: Detach::new(file), has_offsets: AtomicBool::new(false) }
+        File {
+            inner: Detach::new(file),
+            has_offsets: AtomicBool::new(false),
+            fifo: AtomicU8::new(0),
+        }
     }
 }
 

@@ -28,11 +28,11 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::retry;
 use crate::op::{AT_POSITION, Op};
-use crate::sched::{opens_in_haste, perform_fd, submit, submit_fd, waiting};
+use crate::sched::{blocking, opens_in_haste, perform_fd, submit, submit_fd, waiting};
 use crate::sys::fifo;
 
 /// Flags with which an open never waits for another process, or opens no stream at all.
@@ -82,6 +82,13 @@ fn wait_for_writer(reader: &OwnedFd) -> io::Result<()> {
         return Ok(());
     }
     let watch = fifo::watch_opens(reader)?;
+    let result = await_writer(reader, &watch);
+    // The kernel takes some 10 ms for this.
+    blocking(|| drop(watch));
+    result
+}
+
+fn await_writer(reader: BorrowedFd<'_>, watch: &OwnedFd) -> io::Result<()> {
     while !fifo::writer_seen(reader)? {
         let mut events = [0; 256];
         retry(|| submit(Op::Read { fd: watch.as_fd(), buf: &mut events, offset: AT_POSITION }))?;

@@ -1,14 +1,15 @@
 //! [`File`] as a stream of bytes, at its position and at offsets.
 
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Seek, SeekFrom, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::File;
 use super::metadata::of_fd;
 use crate::op::{AT_POSITION, IOV_MAX, MAX_TRANSFER, Op, SlicesMut};
-use crate::sched::{read_spare, submit};
+use crate::sched::{opens_in_haste, read_spare, submit};
+use crate::sys::fifo;
 use crate::sys::file::has_offsets;
 
 /// How much room is made for the end of a file whose size is not known.
@@ -16,12 +17,19 @@ const CHUNK: usize = 8 * 1024;
 /// A full buffer is asked about the end of the file with this much, before it grows.
 const PROBE: usize = 32;
 
+/// Values of `File::fifo`; 0 is not known yet.
+const OTHER: u8 = 1;
+const FIFO: u8 = 2;
+
 fn count(n: u32) -> usize {
     n as usize // a u32 fits into every usize Linux has
 }
 
 impl File {
     fn read_from(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        if offset == AT_POSITION && !buf.is_empty() && self.has_ended()? {
+            return Ok(0);
+        }
         let len = buf.len().min(MAX_TRANSFER);
         submit(Op::Read { fd: self.as_fd(), buf: &mut buf[..len], offset }).map(count)
     }
@@ -32,6 +40,9 @@ impl File {
     }
 
     fn read_vectored_from(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> io::Result<usize> {
+        if offset == AT_POSITION && self.has_ended()? {
+            return Ok(0);
+        }
         let bufs = SlicesMut::new(bufs);
         submit(Op::ReadVectored { fd: self.as_fd(), bufs, offset }).map(count)
     }
@@ -68,6 +79,36 @@ impl File {
     /// As [`write_at`](FileExt::write_at).
     pub fn write_vectored_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
         self.write_vectored_to(bufs, self.offset_of(offset)?)
+    }
+
+    /// Whether this is a FIFO that the ring is about to read, and at its end. Waits for data if it
+    /// is neither at its end nor has any; so the read that follows does not wait.
+    ///
+    /// A ring must not see the end of a FIFO. Only pipes without a name take part in its
+    /// non-blocking reads (`FMODE_NOWAIT`); of others it asks `poll` for data, and as the end is
+    /// none, it tries 128 times in vain and then reads on a kernel worker. There the request, and
+    /// with it the file, lives on after its completion, until the kernel worker has let go of it
+    /// and the ring has run what that deferred (Linux 6.18, `io_free_req`). The FIFO has a reader
+    /// meanwhile although it is closed: the next writer does not wait in `open` and is gone before
+    /// the next reader comes, which then waits for ever. The other way round, a ring would wait for
+    /// the end of a FIFO whose last writer was gone before its reader came: `poll` does not report
+    /// it.
+    fn has_ended(&self) -> io::Result<bool> {
+        Ok(self.is_fifo() && !fifo_has_data(self.as_fd())?)
+    }
+
+    #[inline]
+    fn is_fifo(&self) -> bool {
+        match self.fifo.load(Relaxed) {
+            OTHER => false,
+            FIFO => opens_in_haste(),
+            _ => {
+                let fifo = fifo::is_pipe(self.as_fd())
+                    && fifo::has_name(self.as_fd()).is_ok_and(|named| named);
+                self.fifo.store(if fifo { FIFO } else { OTHER }, Relaxed);
+                fifo && opens_in_haste()
+            }
+        }
     }
 
     /// Refuses the offsets that `pread` and `pwrite` refuse: those that are negative as the
@@ -132,7 +173,12 @@ impl File {
                 }
                 continue;
             }
-            match read_spare(self.as_fd(), buf, max - done, AT_POSITION) {
+            let read = match self.has_ended() {
+                Ok(true) => Ok(0),
+                Ok(false) => read_spare(self.as_fd(), buf, max - done, AT_POSITION),
+                Err(e) => Err(e),
+            };
+            match read {
                 Ok(0) => return Ok(done),
                 Ok(_) => {}
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
@@ -178,6 +224,20 @@ impl Read for &File {
             Ok(_) if !valid => Err(not_utf8()),
             result => result,
         }
+    }
+}
+
+/// Waits until a FIFO has data, which is `true`, or is at its end.
+#[cold]
+fn fifo_has_data(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    loop {
+        if fifo::has_data(fd)? {
+            return Ok(true);
+        }
+        if !fifo::has_data_or_writer(fd)? {
+            return Ok(false);
+        }
+        submit(Op::Readable { fd })?;
     }
 }
 

@@ -52,6 +52,8 @@ pub(crate) enum Op<'a> {
     /// `close`. The descriptor is gone whatever the result; an op that is dropped instead of being
     /// submitted leaks it.
     Close { fd: ManuallyDrop<OwnedFd> },
+    /// Waits until a read would not wait, as `poll` says; the result is its mask.
+    Readable { fd: BorrowedFd<'a> },
     /// `fsync`, or `fdatasync` when `data_only`.
     Fsync { fd: BorrowedFd<'a>, data_only: bool },
     /// `ftruncate`.

@@ -24,6 +24,7 @@ pub(crate) fn perform(op: &mut Op<'_>) -> i32 {
             Op::Close { fd } => file::close(ManuallyDrop::into_inner(fd)),
             _ => unreachable!("the op was a Close a line above"),
         },
+        Op::Readable { fd } => file::readable(*fd),
         Op::Fsync { fd, data_only } => file::fsync(*fd, *data_only),
         Op::Ftruncate { fd, len } => file::ftruncate(*fd, *len),
         Op::Statx { dir, path, flags, mask, out } => path::statx(*dir, path, *flags, *mask, out),

@@ -32,19 +32,27 @@ pub(crate) fn has_name(fd: BorrowedFd<'_>) -> io::Result<bool> {
 /// Asked of `poll` twice: a writer that is silent at the first look and gone at the look that `tee`
 /// takes has left a hang-up for the second.
 pub(crate) fn writer_seen(reader: BorrowedFd<'_>) -> io::Result<bool> {
-    Ok(has_data_or_hangup(reader)? || has_silent_writer(reader)? || has_data_or_hangup(reader)?)
+    Ok(polled(reader)? != 0 || has_data_or_writer(reader)? || polled(reader)? != 0)
 }
 
-fn has_data_or_hangup(reader: BorrowedFd<'_>) -> io::Result<bool> {
+/// Whether there is something to read in the pipe.
+pub(crate) fn has_data(reader: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(polled(reader)? & libc::POLLIN != 0)
+}
+
+/// `POLLIN` for data, `POLLHUP` for a hang-up.
+fn polled(reader: BorrowedFd<'_>) -> io::Result<i16> {
     let mut poll = libc::pollfd { fd: reader.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     // SAFETY: `poll` is the one record announced, ours to write for the whole call.
     checked(unsafe { libc::poll(&mut poll, 1, 0) } as isize)?;
-    Ok(poll.revents & (libc::POLLIN | libc::POLLHUP) != 0)
+    Ok(poll.revents & (libc::POLLIN | libc::POLLHUP))
 }
 
+/// Whether a read of the pipe would not find its end at once.
+///
 /// An empty pipe with a silent writer looks like one without any, except to a call that would wait
 /// for data: `tee`, because it takes none.
-fn has_silent_writer(reader: BorrowedFd<'_>) -> io::Result<bool> {
+pub(crate) fn has_data_or_writer(reader: BorrowedFd<'_>) -> io::Result<bool> {
     let (_end, sink) = io::pipe()?;
     // SAFETY: no memory is passed; both descriptors are open.
     let n = unsafe { libc::tee(reader.as_raw_fd(), sink.as_raw_fd(), 1, libc::SPLICE_F_NONBLOCK) };

@@ -48,6 +48,7 @@ pub(super) fn encode(op: &mut Op<'_>) -> squeue::Entry {
             opcode::OpenAt::new(dir(d), path.as_ptr()).flags(*flags).mode(*mode).build()
         }
         Op::Close { fd } => opcode::Close::new(types::Fd(fd.as_raw_fd())).build(),
+        Op::Readable { fd: f } => opcode::PollAdd::new(fd(f), libc::POLLIN as u32).build(),
         Op::Fsync { fd: f, data_only } => {
             let flags =
                 if *data_only { types::FsyncFlags::DATASYNC } else { types::FsyncFlags::empty() };

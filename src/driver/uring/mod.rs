@@ -344,7 +344,10 @@ impl Uring {
             self.closing += 1;
             _ = fd.into_raw_fd(); // the entry owns it now
             // At once: the other end of a pipe, or whoever wants the address, must not depend on
-            // when this worker comes to its next turn.
+            // when this worker comes to its next turn. Deferred work too: an op that ran on a
+            // kernel worker (every fsync, for one) leaves some behind after its completion, which
+            // completes nothing and lets go of the file. `close(2)` alone would leave the file
+            // held.
             self.ring.hand_over();
         }
     }

@@ -123,11 +123,13 @@ impl Ring {
         self.enter(count, 0, EnterFlags::GETEVENTS, None)
     }
 
-    /// Hands all entries over and leaves their completions for later.
+    /// Hands all entries over, and looks at deferred work only if there is some, without regard to
+    /// whether it completes anything.
     pub(super) fn hand_over(&mut self) {
         self.sq.sync();
         let count = self.sq.len() as u32;
-        self.enter(count, 0, EnterFlags::empty(), None);
+        let flags = if self.sq.taskrun() { EnterFlags::GETEVENTS } else { EnterFlags::empty() };
+        self.enter(count, 0, flags, None);
     }
 
     /// Lets the kernel finish the completions it has deferred.
