@@ -102,9 +102,9 @@ impl<T> JoinHandle<T> {
     /// an error that [`is_cancelled`](crate::is_cancelled) recognises.
     ///
     /// A request is reported once. An operation that has completed before the request reached it
-    /// keeps its result, and the next one fails instead. [`sleep`](crate::sleep) ends early while a request is
-    /// unreported; [`park`](crate::park) wakes once; `join` ignores it. A fiber that performs no I/O any more
-    /// ends as if nothing had been asked.
+    /// keeps its result, and the next one fails instead. [`sleep`](crate::sleep) ends early while a
+    /// request is unreported; [`park`](crate::park) wakes once; `join` ignores it. A fiber that
+    /// performs no I/O any more ends as if nothing had been asked.
     pub fn cancel(&self) {
         request_cancel(self.ptr());
     }

@@ -124,7 +124,8 @@ impl Builder {
         Self::default()
     }
 
-    /// Names the fiber. The name shows in stack overflow reports and in [`Fiber::name`](crate::Fiber::name).
+    /// Names the fiber. The name shows in stack overflow reports and in
+    /// [`Fiber::name`](crate::Fiber::name).
     pub fn name(mut self, name: String) -> Self {
         self.name = Some(name.into());
         self
