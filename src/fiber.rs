@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 /// detaches the fiber: it goes on, and its result is dropped when it ends.
 ///
 /// Differs from [`std::thread::spawn`] in that it costs tens of nanoseconds, and in that a fiber
-/// shares its thread with others: it has to suspend now and then (any I/O, lock or sleep of this
+/// shares its thread with others: it has to suspend now and then (any I/O, sleep or yield of this
 /// crate does) for them to run.
 ///
 /// # Panics
@@ -136,15 +136,15 @@ impl Builder {
         self
     }
 
-    /// Sets the size of the fiber's stack in bytes, its guard included. Rounded up to a power of two
-    /// of at least 16 KiB. Memory is used as it is touched, not in advance.
+    /// Sets the size of the fiber's stack in bytes, its guard included. Rounded up to a power of
+    /// two of at least 16 KiB. Memory is used as it is touched, not in advance.
     pub fn stack_size(mut self, bytes: usize) -> Self {
         self.stack_bytes = Some(bytes);
         self
     }
 
-    /// Makes the fiber start, and so stay, on this worker of the runtime, counted from 0: the thread
-    /// that called `run`.
+    /// Makes the fiber start, and so stay, on this worker of the runtime, counted from 0: the
+    /// thread that called `run`.
     pub fn worker(mut self, index: usize) -> Self {
         self.worker = Some(index);
         self
@@ -282,7 +282,8 @@ impl<T> JoinHandle<T> {
         }
     }
 
-    /// Waits for the fiber to end and returns what its closure returned, or the payload of its panic.
+    /// Waits for the fiber to end and returns what its closure returned, or the payload of its
+    /// panic.
     ///
     /// # Errors
     /// The payload of the panic, if the fiber panicked.
@@ -342,8 +343,8 @@ impl<T> JoinHandle<T> {
     ///
     /// A request is reported once. An operation that has completed before the request reached it
     /// keeps its result, and the next one fails instead. [`sleep`] ends early while a request is
-    /// unreported; [`park`] wakes once; `join` ignores it. A fiber that performs no I/O any more ends
-    /// as if nothing had been asked.
+    /// unreported; [`park`] wakes once; `join` ignores it. A fiber that performs no I/O any more
+    /// ends as if nothing had been asked.
     pub fn cancel(&self) {
         request_cancel(self.ptr());
     }
@@ -385,7 +386,8 @@ fn request_cancel(fiber: FiberPtr) {
     if !header.cancel.request() {
         return;
     }
-    // `park` is woken by its token, wherever the fiber is: one that is about to park must not miss it.
+    // `park` is woken by its token, wherever the fiber is: one that is about to park must not miss
+    // it.
     sched::wake_waiter(header.token.set());
     // A fiber without a home is fresh: it finds the request when it has started (`coro/cancel.rs`).
     let Some(home) = Remote::of(fiber) else { return };
@@ -422,7 +424,8 @@ fn free(stack: Stack) {
 /// A handle to a fiber, or, when obtained on a plain thread, to that thread. As
 /// [`std::thread::Thread`].
 ///
-/// A handle keeps the fiber's control block, which is one page of memory, even after its end.
+/// A handle keeps the fiber's stack from being used again, even after the fiber's end: its control
+/// block lies there. That is one page of memory, and what else the fiber touched.
 pub struct Fiber(Inner);
 
 enum Inner {
@@ -488,7 +491,8 @@ impl fmt::Debug for Fiber {
     }
 }
 
-/// Identifies a fiber (or a plain thread) for the life of the process. As [`std::thread::ThreadId`].
+/// Identifies a fiber (or a plain thread) for the life of the process. As
+/// [`std::thread::ThreadId`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FiberId(IdInner);
 
@@ -543,7 +547,8 @@ pub fn yield_now() {
 }
 
 /// Waits until the fiber's token is set by [`Fiber::unpark`], and takes the token. As
-/// [`std::thread::park`]: may return for no reason, so it belongs in a loop that checks a condition.
+/// [`std::thread::park`]: may return for no reason, so it belongs in a loop that checks a
+/// condition.
 ///
 /// # Cancellation
 /// A cancel request sets the token: it wakes a parked fiber, or lets its next call of `park` return
@@ -621,8 +626,8 @@ pub fn sleep(duration: Duration) {
     sched::wait(&never, Some(clock::deadline_ns(duration)), OnCancel::End);
 }
 
-/// Runs `f` on the runtime's pool of blocking threads while the fiber waits; on a plain thread, runs
-/// it right there. `f` may borrow from the caller.
+/// Runs `f` on the runtime's pool of blocking threads while the fiber waits; on a plain thread,
+/// runs it right there. `f` may borrow from the caller.
 ///
 /// For calls that block and that this crate does not know: a C library's, a long computation's, a
 /// device's.

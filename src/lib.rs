@@ -1,4 +1,102 @@
 //! Plain blocking code that suspends instead of blocking.
+//!
+//! A *fiber* is a function with a stack of its own. Many fibers share a few OS threads, the
+//! *workers*. On a fiber, a call such as [`File::read`](std::io::Read::read) of a [`fs::File`]
+//! looks as it does in std, but does not block the thread: the fiber leaves its stack, its worker
+//! hands the operation to io_uring and runs other fibers meanwhile, and the fiber goes on when the
+//! answer is there. On a plain thread the same call blocks, as std's does. Nothing is `async`.
+//!
+//! # A first program
+//! ```
+//! use std::io;
+//!
+//! #[ramie::main]
+//! fn main() -> io::Result<()> {
+//!     let names = ["Cargo.toml", "README.md", "LICENSE-MIT"];
+//!     let fibers = names.map(|name| ramie::spawn(move || ramie::fs::read_to_string(name)));
+//!     for (name, fiber) in names.iter().zip(fibers) {
+//!         let text = fiber.join().unwrap()?;
+//!         println!("{name}: {} lines", text.lines().count());
+//!     }
+//!     Ok(())
+//! }
+//! ```
+//! The three files are read at the same time. [`spawn`] is [`std::thread::spawn`] for fibers, and
+//! [`JoinHandle::join`] waits without blocking the worker.
+//!
+//! # The runtime
+//! Fibers run in a [`Runtime`]. [`#[ramie::main]`](macro@main) makes one and runs `main` on a fiber
+//! of it, [`#[ramie::test]`](macro@test) does so for a test. By hand:
+//!
+//! ```
+//! let runtime = ramie::Runtime::builder().workers(2).build()?;
+//! let answer = runtime.run(|| ramie::spawn(|| 6 * 7).join().unwrap());
+//! assert_eq!(answer, 42);
+//! # std::io::Result::Ok(())
+//! ```
+//! The thread that builds the runtime is its worker 0, and runs fibers while it is in
+//! [`Runtime::run`]; the other workers are started when there is work for them. A [`Handle`] spawns
+//! fibers from any other thread. Dropping the runtime cancels what is in flight and waits for its
+//! fibers; see [`Runtime`].
+//!
+//! A new fiber may start on any worker. Once started it stays there, so its stack may hold an
+//! [`Rc`](std::rc::Rc), a lock's guard, or a reference to a thread-local across a suspension.
+//! [`spawn_local`] starts a fiber on the calling worker and wants nothing to be `Send`; [`Builder`]
+//! gives a fiber a name, a stack size, or a certain worker.
+//!
+//! If the kernel refuses io_uring, building fails with an error that says why and what to do.
+//!
+//! # Files
+//! [`fs`] is [`std::fs`] with the same names, signatures and errors, and a few extras. Its
+//! [`fs::File`] implements std's `Read`, `Write` and `Seek`, so that what is built on them, such as
+//! [`BufReader`](std::io::BufReader), suspends too. [`os::unix::fs`] has the rest of what Unix
+//! offers.
+//!
+//! For calls that block and are not known here (a C library's, std's own) there is [`unblock`]: it
+//! runs a closure on a thread of a pool while the fiber waits.
+//!
+//! # Waiting
+//! [`sleep`], [`yield_now`], [`park`] and [`Fiber::unpark`] are as in [`std::thread`]. [`current`]
+//! names the fiber, [`is_fiber`] says whether there is one. [`fiber_local!`] declares values of
+//! which every fiber has its own.
+//!
+//! # Cancellation
+//! [`JoinHandle::cancel`] asks a fiber to end early. Nothing is unwound: the operation that the
+//! fiber waits in, or else its next one, fails with an error that [`is_cancelled`] recognises, and
+//! `?` does the rest.
+//!
+//! ```
+//! use std::io::{self, Read};
+//! use std::os::fd::OwnedFd;
+//!
+//! ramie::Runtime::new()?.run(|| {
+//!     let (reader, _writer) = io::pipe()?;
+//!     let mut reader = ramie::fs::File::from(OwnedFd::from(reader));
+//!     let fiber = ramie::spawn(move || reader.read(&mut [0; 16])); // nobody will ever write
+//!     ramie::yield_now();
+//!     fiber.cancel();
+//!     let error = fiber.join().unwrap().unwrap_err();
+//!     assert!(ramie::is_cancelled(&error));
+//!     io::Result::Ok(())
+//! })?;
+//! # io::Result::Ok(())
+//! ```
+//! A request is reported once, and an operation that was faster keeps its result.
+//!
+//! # What to beware of
+//! - Nothing interrupts a fiber: one that computes for long keeps the others of its worker waiting.
+//!   Call [`yield_now`] now and then, or compute in [`unblock`].
+//! - Calls of std that block, block the worker with all its fibers. A [`std::sync::Mutex`] that is
+//!   held across a suspension may even stop it for good, when another of its fibers locks it.
+//! - Two fibers of a worker interleave. What they share by way of their thread (a `RefCell` in a
+//!   `thread_local!`, a reference taken inside a scoped thread-local) must not be held across a
+//!   suspension. [`no_suspend`] turns a violation into a panic.
+//! - While a thread unwinds, nothing suspends; operations in destructors block. In a signal
+//!   handler, nothing of this crate may be called.
+//! - A stack does not grow ([`stack_remaining`] says what is left). An overflow ends the process
+//!   with a message, as a thread's does.
+//! - A [`JoinHandle`] or [`Fiber`] keeps the fiber's stack from being used again, even after its
+//!   end.
 #![deny(unsafe_code, unsafe_op_in_unsafe_fn)]
 #![warn(missing_docs, unreachable_pub)]
 #![warn(clippy::undocumented_unsafe_blocks)]
@@ -144,3 +242,8 @@ pub use runtime::{Handle, Metrics, Runtime, RuntimeBuilder};
 pub fn is_cancelled(error: &std::io::Error) -> bool {
     error.raw_os_error() == Some(libc::ECANCELED)
 }
+
+/// The example on the project's front page.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -5,6 +5,7 @@ use crate::sched::current;
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::fmt;
 use std::mem::ManuallyDrop;
+use std::sync::atomic::AtomicU8;
 
 /// Declares values of which every fiber has its own. On a plain thread, the thread has its own.
 ///
@@ -31,7 +32,8 @@ use std::mem::ManuallyDrop;
 #[macro_export]
 macro_rules! fiber_local {
     () => {};
-    ($(#[$attr:meta])* $vis:vis static $name:ident: $t:ty = const $init:block $(; $($rest:tt)*)?) => {
+    ($(#[$attr:meta])* $vis:vis static $name:ident: $t:ty = const $init:block
+        $(; $($rest:tt)*)?) => {
         $(#[$attr])*
         $vis static $name: $crate::LocalKey<$t> = $crate::LocalKey::__new(|| const $init);
         $($crate::fiber_local!($($rest)*);)?
@@ -46,6 +48,11 @@ macro_rules! fiber_local {
 /// A key declared by [`fiber_local!`]. As [`std::thread::LocalKey`].
 pub struct LocalKey<T: 'static> {
     init: fn() -> T,
+    // Values are found by the key's address and nothing else, so two keys must never have the same.
+    // Statics have their own; but a reference to a constant is one to a static that the compiler
+    // makes, and may share with another constant of the same bytes. A field that may change rules
+    // that out.
+    _own_address: AtomicU8,
 }
 
 /// The value has been destroyed already: its fiber is ending.
@@ -101,9 +108,11 @@ fn will_be_dropped() -> bool {
 impl<T: 'static> LocalKey<T> {
     #[doc(hidden)]
     pub const fn __new(init: fn() -> T) -> Self {
-        Self { init }
+        Self { init, _own_address: AtomicU8::new(0) }
     }
 
+    /// The key's own for ever, and so for values of this type: the memory is `'static`, the key is
+    /// not empty, and no other key shares it (see `LocalKey`).
     fn key(&'static self) -> usize {
         (self as *const Self).addr()
     }
@@ -144,8 +153,10 @@ impl<T: 'static> LocalKey<T> {
                 }
             }
         };
-        // SAFETY: values do not move, and are dropped only when their fiber has left its closure
-        // (or, in a destructor, by `destroy_all`, which takes the value out of the table first).
+        // SAFETY: it is a `T`, since only this key has this address (see `key`). Values do not
+        // move, and are dropped only when their fiber has left its closure (or, in a destructor, by
+        // `destroy_all`, which takes the value out of the table first). `destroy_all` runs at the
+        // base of the fiber, or of the thread, hence never below `f`.
         Ok(f(unsafe { value.as_ref() }))
     }
 }

@@ -9,6 +9,7 @@ use std::fmt;
 use std::io;
 use std::marker::PhantomData;
 use std::panic::resume_unwind;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -56,8 +57,8 @@ impl RuntimeBuilder {
     }
 
     /// The largest number of workers, the thread that calls [`Runtime::run`] included. The others
-    /// are started when there is work for them. By default, as many as the process may use CPUs; 4096
-    /// at most.
+    /// are started when there is work for them. By default, as many as the process may use CPUs;
+    /// 4096 at most.
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = Some(workers);
         self
@@ -98,8 +99,8 @@ impl RuntimeBuilder {
         self
     }
 
-    /// How sleeping workers are woken. By default, the first of the [`WakeMethod`]s, in the order of
-    /// their declaration, that proves to work here.
+    /// How sleeping workers are woken. By default, the first of the [`WakeMethod`]s, in the order
+    /// of their declaration, that proves to work here.
     pub fn wake(mut self, method: WakeMethod) -> Self {
         self.wake = Some(method);
         self
@@ -162,7 +163,7 @@ impl RuntimeBuilder {
             thread_name: self.thread_name,
         };
         let shared = Shared::new(config, wake)?;
-        let worker = Box::new(Worker::new(Arc::clone(&shared), 0)?);
+        let worker = Rc::new(Worker::new(Arc::clone(&shared), 0)?);
         Ok(Runtime {
             worker,
             shared,
@@ -196,8 +197,16 @@ fn describe(write: &mut dyn FnMut(&[u8])) {
 /// is ever dropped, and nothing they borrow is freed. So are those of the dropping thread's own
 /// fibers if it drops the runtime because it unwinds: a thread that unwinds runs no fibers.
 ///
-/// Dropped while its thread unwinds, a runtime asks its fibers to end and waits for nobody: those of
-/// worker 0, which cannot run there, are leaked at once.
+/// Dropped while its thread unwinds, a runtime asks its fibers to end and waits for nobody: those
+/// of worker 0, which cannot run there, are leaked at once.
+///
+/// # Thread-local values
+/// A fiber may suspend inside the closure of `LocalKey::with` of a `thread_local!`, and relies on
+/// the value being there when it goes on. When a thread ends it destroys its values one by one, and
+/// no fiber that has such a value borrowed may run any more. So a runtime must have been dropped by
+/// then: do not keep one in a `thread_local!`, and do not let the destructor of a thread-local
+/// value run or suspend fibers. (Neither is checked: nothing tells that a thread destroys its
+/// values. The same happens in `std::process::exit`, to the values of the calling thread.)
 ///
 /// # Examples
 /// ```
@@ -215,8 +224,9 @@ fn describe(write: &mut dyn FnMut(&[u8])) {
 /// # std::io::Result::Ok(())
 /// ```
 pub struct Runtime {
-    /// Boxed: suspended fibers hold references to their worker, and a runtime may be moved.
-    worker: Box<Worker>,
+    /// On the heap, as suspended fibers hold references to their worker and a runtime may be moved;
+    /// and not in a `Box`, whose move says that nobody holds any.
+    worker: Rc<Worker>,
     shared: Arc<Shared>,
     patience: Duration,
     _altstack: overflow::AltStack,
@@ -324,8 +334,8 @@ impl Runtime {
 impl Drop for Runtime {
     fn drop(&mut self) {
         if current::worker().is_some() || std::thread::panicking() {
-            // The loop cannot be entered here; and fibers that ran on an unwinding thread could only
-            // block it. What can be told to end, is.
+            // The loop cannot be entered here; and fibers that ran on an unwinding thread could
+            // only block it. What can be told to end, is.
             shutdown::abandon(&self.worker);
         } else {
             shutdown::shut_down(&self.worker, self.patience);
@@ -348,8 +358,8 @@ pub struct Handle {
 impl Handle {
     /// Starts a new fiber on any worker of the runtime.
     ///
-    /// If the runtime has one worker only, the fiber runs while the thread that built the runtime is
-    /// in [`Runtime::run`] (or `tick`, or `run_for`).
+    /// If the runtime has one worker only, the fiber runs while the thread that built the runtime
+    /// is in [`Runtime::run`] (or `tick`, or `run_for`).
     ///
     /// # Errors
     /// If the runtime has been shut down, or there is no memory for another stack.

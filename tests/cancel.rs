@@ -27,7 +27,8 @@ enum From {
 
 const EVERYWHERE: [From; 3] = [From::SameWorker, From::OtherWorker, From::Thread];
 
-/// Runs `body` as a fiber of worker 0, lets it get into its wait, cancels it, and returns its result.
+/// Runs `body` as a fiber of worker 0, lets it get into its wait, cancels it, and returns its
+/// result.
 fn cancelled<T: Send + 'static>(from: From, body: impl FnOnce() -> T + Send + 'static) -> T {
     runtime(2).run(|| {
         let fiber = ramie::Builder::new().worker(0).spawn(body).unwrap();
@@ -112,8 +113,6 @@ fn a_write_to_a_full_pipe_is_cancelled() {
 
 /// Opening a FIFO waits until somebody opens the other end, and that wait can be cancelled.
 #[test]
-#[ignore = "known: a ring tries the open with O_NONBLOCK first, which succeeds at once for reading \
-            (and fails with ENXIO for writing), so fs::File::open of a FIFO does not wait on a fiber"]
 fn the_open_of_a_fifo_waits_and_is_cancelled() {
     let _watchdog = watch::dog();
     for from in EVERYWHERE {
@@ -159,8 +158,8 @@ fn a_park_wakes_once_and_keeps_the_request() {
     }
 }
 
-/// A request that comes just before the fiber parks wakes it all the same: otherwise whoever cancels
-/// a fiber could not know whether it will ever end.
+/// A request that comes just before the fiber parks wakes it all the same: otherwise whoever
+/// cancels a fiber could not know whether it will ever end.
 #[test]
 fn a_park_after_the_request_wakes_once() {
     let _watchdog = watch::dog();

@@ -255,8 +255,8 @@ fn panics_on_the_pool() {
     });
 }
 
-/// A runtime that is dropped by a panic of its thread must not run fibers there: the thread unwinds,
-/// so they could not suspend, and would poison what they hold.
+/// A runtime that is dropped by a panic of its thread must not run fibers there: the thread
+/// unwinds, so they could not suspend, and would poison what they hold.
 #[test]
 fn a_runtime_dropped_by_a_panic() {
     let _watchdog = watch::dog();

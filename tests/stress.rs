@@ -1,4 +1,5 @@
-//! Seeded stress: fibers that do everything at once, in runtimes of random shape, round after round.
+//! Seeded stress: fibers that do everything at once, in runtimes of random shape, round after
+//! round.
 //!
 //! | variable               | what                                                  | default       |
 //! |------------------------|-------------------------------------------------------|---------------|
@@ -9,8 +10,8 @@
 //! | `RAMIE_STRESS_WAKE`    | `Futex`, `MsgRing` or `EventFd`                       | random        |
 //!
 //! What must hold: every fiber runs exactly once, on one thread, and on no two stacks at a time;
-//! results and panics are the right ones; bytes read are the bytes written; and when a round is over
-//! no fiber, no thread and no descriptor is left, and memory does not grow without bounds.
+//! results and panics are the right ones; bytes read are the bytes written; and when a round is
+//! over no fiber, no thread and no descriptor is left, and memory does not grow without bounds.
 //!
 //! A seed fixes what the fibers do, not the order in which the machine lets them.
 

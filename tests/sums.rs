@@ -1,4 +1,5 @@
-//! The `sums` example against the tools that it replaces: same trees, same bytes on standard output.
+//! The `sums` example against the tools that it replaces: same trees, same bytes on standard
+//! output.
 //!
 //! `cargo test` builds the example beside this test; for `cargo test --test sums` build it first
 //! (`cargo build --example sums`). The tools (find, sort, xargs, sha256sum) must be GNU's.

@@ -16,56 +16,7 @@ const LONG_FILES: &[(&str, usize, &str)] =
 
 /// Lines over `MAX_COLUMNS` from before the rule: comments and strings, which rustfmt leaves alone.
 /// A number may only go down.
-const WIDE_LINES: &[(&str, usize)] = &[
-    ("build.rs", 2),
-    ("examples/sums/plan.rs", 1),
-    ("examples/sums/seam.rs", 1),
-    ("macros/src/lib.rs", 1),
-    ("src/atomic.rs", 1),
-    ("src/coro/cancel.rs", 1),
-    ("src/coro/entry.rs", 1),
-    ("src/coro/header.rs", 2),
-    ("src/coro/mod.rs", 1),
-    ("src/coro/park.rs", 1),
-    ("src/coro/pending.rs", 3),
-    ("src/coro/signal.rs", 1),
-    ("src/driver/lower.rs", 1),
-    ("src/driver/mod.rs", 1),
-    ("src/driver/uring/mod.rs", 4),
-    ("src/driver/uring/ring.rs", 1),
-    ("src/driver/uring/wait.rs", 3),
-    ("src/driver/wake.rs", 2),
-    ("src/fiber.rs", 8),
-    ("src/local.rs", 1),
-    ("src/loom_models/cancel.rs", 1),
-    ("src/loom_models/idle.rs", 4),
-    ("src/loom_models/mod.rs", 1),
-    ("src/op/mod.rs", 4),
-    ("src/runtime.rs", 5),
-    ("src/sched/blocking.rs", 3),
-    ("src/sched/idle.rs", 4),
-    ("src/sched/remote.rs", 2),
-    ("src/sched/search.rs", 3),
-    ("src/sched/shutdown.rs", 4),
-    ("src/sched/submit.rs", 3),
-    ("src/sched/worker.rs", 1),
-    ("src/stack/guard.rs", 6),
-    ("src/stack/mod.rs", 5),
-    ("src/stack/overflow.rs", 4),
-    ("src/stack/pool.rs", 3),
-    ("src/stack/sanitize.rs", 3),
-    ("src/stack/slab.rs", 3),
-    ("src/stack/tests/pool.rs", 1),
-    ("src/stack/valgrind.rs", 1),
-    ("src/sys/ring.rs", 1),
-    ("src/sys/signal.rs", 1),
-    ("tests/ancestors.rs", 14),
-    ("tests/cancel.rs", 3),
-    ("tests/common/mod.rs", 1),
-    ("tests/panics.rs", 1),
-    ("tests/stress.rs", 9),
-    ("tests/sums.rs", 1),
-];
+const WIDE_LINES: &[(&str, usize)] = &[("build.rs", 2)];
 
 /// Where `cfg(` may stand outside tests, and why. `cfg(test)` and `cfg(loom)` may stand anywhere.
 const CFG_FILES: &[(&str, &str)] = &[
@@ -73,13 +24,11 @@ const CFG_FILES: &[(&str, &str)] = &[
     ("src/stack/sanitize.rs", "which sanitizer"),
     ("src/stack/valgrind.rs", "whether the request is known"),
     ("src/op/decode.rs", "debug assertions in its tests"),
+    ("src/lib.rs", "the front page's example, for doc tests only"),
 ];
 
 /// Files that are named and do not exist yet, and why.
-const MISSING_FILES: &[(&str, &str)] = &[
-    ("README.md", "not written yet; Cargo.toml names it"),
-    ("src/sched/README.md", "the wake protocol's proof, not written yet"),
-];
+const MISSING_FILES: &[(&str, &str)] = &[];
 
 /// The layers, lowest first; those in one row may name each other.
 const LAYERS: &[&[&str]] = &[
@@ -91,7 +40,7 @@ const LAYERS: &[&[&str]] = &[
     &["driver"],
     &["sched"],
     &["fs", "os", "net", "time", "sync", "io", "process", "signal", "watch"],
-    &["fiber", "local", "runtime", "scope", "select", "future", "testing"],
+    &["fiber", "local", "runtime", "scope", "select", "future", "testing", "loom_models"],
 ];
 
 // The words are in pieces so that this file does not complain of itself.
@@ -165,8 +114,11 @@ fn report(complaints: &[String]) {
 
 // ---- The rules, on texts ----------------------------------------------------------------------
 
+/// Lines that are too wide. Addresses and the rows of tables cannot be broken.
 fn too_wide(text: &str) -> Vec<usize> {
-    let wide = |line: &str| line.chars().count() > MAX_COLUMNS && !line.contains("://");
+    let wide = |line: &str| {
+        line.chars().count() > MAX_COLUMNS && !line.contains("://") && !line.contains("//! |")
+    };
     text.lines().zip(1..).filter(|(line, _)| wide(line)).map(|(_, number)| number).collect()
 }
 

@@ -10,8 +10,8 @@
 //! and walking the tree gives the same order, if a directory's name is sorted with its slash: below
 //! `d` every path starts with `d/`, so `d!` stands before all of them and `d0` after. Hence an
 //! entry that is a directory is stored as `d/`. Each directory sorts its short names itself, on
-//! whatever worker read it. Only the lists of several PATH arguments must be merged afterwards; they
-//! are sorted runs already, which std's stable sort recognises.
+//! whatever worker read it. Only the lists of several PATH arguments must be merged afterwards;
+//! they are sorted runs already, which std's stable sort recognises.
 
 use std::cmp::Ordering;
 

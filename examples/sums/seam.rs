@@ -60,8 +60,9 @@ impl Engine {
         }
     }
 
-    /// Runs `f`, which makes many calls that have no io_uring operation, such as reading directories.
-    /// On a fiber each of them would go to the blocking threads and back; so `f` goes there, once.
+    /// Runs `f`, which makes many calls that have no io_uring operation, such as reading
+    /// directories. On a fiber each of them would go to the blocking threads and back; so `f` goes
+    /// there, once.
     pub(crate) fn blocking<T: Send>(self, f: impl FnOnce() -> T + Send) -> T {
         match self {
             Engine::Fibers { .. } => ramie::unblock(f),

@@ -2,7 +2,8 @@
 //! where users meet them, at `ramie`'s root.
 //!
 //! Both do the same to a function: its block becomes a closure that a runtime runs as its main
-//! fiber. Nothing is renamed and the block keeps its spans, so errors in it point where they should.
+//! fiber. Nothing is renamed and the block keeps its spans, so errors in it point where they
+//! should.
 //!
 //! ```text
 //! #[ramie::main(workers = 2)]                fn main() -> Result<(), E> {

@@ -1,9 +1,9 @@
 //! A request to end early: any thread asks, the fiber's home worker delivers.
 //!
-//! The asker sets `REQUESTED`, then looks for the fiber's home; the worker that starts the fiber sets
-//! the home, then, at the fiber's first wait and each later one, looks for a request. Between its
-//! write and its read each side has a sequentially consistent fence. So either the asker sees the
-//! home, and tells it, or the worker sees the request.
+//! The asker sets `REQUESTED`, then looks for the fiber's home; the worker that starts the fiber
+//! sets the home, then, at the fiber's first wait and each later one, looks for a request. Between
+//! its write and its read each side has a sequentially consistent fence. So either the asker sees
+//! the home, and tells it, or the worker sees the request.
 //!
 //! The worker's fence is paid at the first wait only, and not by a fiber that never waits.
 #![forbid(unsafe_code)]

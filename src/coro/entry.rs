@@ -25,6 +25,17 @@ const INLINE_MAX: usize = 512;
 const COLOUR_BITS: u32 = 4;
 const COLOUR_BYTES: usize = 64;
 
+/// The most that colour, header and payload take, with what rounding down adds to each.
+const TAKEN_MAX: usize = (COLOUR_BYTES << COLOUR_BITS)
+    + size_of::<Header>()
+    + INLINE_MAX
+    + align_of::<Header>()
+    + 64
+    + 16;
+
+// The smallest stack has 16 KiB, of which a quarter is guard.
+const _: () = assert!(TAKEN_MAX <= 4096 && size_of::<thread::Result<()>>() <= INLINE_MAX);
+
 /// A slot's colour: the top bits of a product, which depend on all bits of the address.
 #[inline]
 fn colour(top: usize) -> usize {
@@ -98,8 +109,9 @@ where
     let frames = below_top(stack.top().addr() - payload.addr(), 16);
     let limit = stack.limit();
 
-    // SAFETY: all three lie in the stack, which is ours and unused, do not overlap, and are aligned;
-    // the smallest stack is far larger than a header and a payload.
+    // SAFETY: all three lie in the stack, which is ours and unused, do not overlap, and are
+    // aligned: each starts below the end of the one before, rounded down. `TAKEN_MAX` bounds what
+    // they take.
     let fiber = unsafe {
         store::<F>(payload, f);
         header.write(Header {
@@ -182,8 +194,21 @@ where
 ///
 /// # Safety
 /// `fiber` is the fiber that runs.
+#[inline]
 unsafe fn destroy_locals(fiber: FiberPtr) -> thread::Result<()> {
     let locals = fiber.header().locals.get();
+    // SAFETY: the running fiber's own, for one look.
+    if unsafe { (*locals).is_empty() } {
+        return Ok(());
+    }
+    // SAFETY: as the caller's.
+    unsafe { destroy_locals_slow(locals) }
+}
+
+/// # Safety
+/// As [`destroy_locals`], with the running fiber's table.
+#[cold]
+unsafe fn destroy_locals_slow(locals: *mut Locals) -> thread::Result<()> {
     let mut result = Ok(());
     // Each round takes the value out whose destructor panics, so this ends.
     loop {

@@ -153,7 +153,9 @@ impl FiberPtr {
     #[inline]
     pub(crate) fn retain(self) {
         let old = self.header().refs.fetch_add(1, Ordering::Relaxed);
-        assert!(old < u32::MAX / 2, "more than 2^31 handles to one fiber");
+        if old >= u32::MAX / 2 {
+            too_many_handles();
+        }
     }
 
     /// Drops an owner; the stack comes back when that was the last one.
@@ -165,20 +167,36 @@ impl FiberPtr {
     #[must_use]
     pub(crate) unsafe fn release(self) -> Option<Stack> {
         let header = self.header();
-        // A sole owner needs no locked instruction: nobody else can add one.
+        // A sole owner needs no locked instruction: the one reference is the caller's, and only who
+        // owns one adds one (the running fiber does so through the one it shares with its handle,
+        // and that one is released after its end only). The acquire pairs with the release in the
+        // `fetch_sub` of those who were owners before.
         if header.refs.load(Ordering::Acquire) != 1
             && header.refs.fetch_sub(1, Ordering::AcqRel) != 1
         {
             return None;
         }
-        // SAFETY: we were the last owner: nobody else can reach the header.
+        // SAFETY: we were the last owner: nobody else can reach the header. `header` is not used
+        // any more. What is dropped runs no foreign code: the fiber destroyed its local values
+        // itself.
         unsafe {
             let stack = (*header.stack.get()).take();
             debug_assert!(stack.is_some());
-            std::ptr::drop_in_place(self.as_ptr());
+            // The only other fields that own something; most fibers have neither.
+            if header.name.is_some() || !(*header.locals.get()).is_empty() {
+                std::ptr::drop_in_place(self.as_ptr());
+            }
             stack
         }
     }
+}
+
+/// Handles may be leaked, so safe code can come here. A panic could be caught and the attempt
+/// repeated, until the count, which has grown already, comes round to 0.
+#[cold]
+fn too_many_handles() -> ! {
+    eprintln!("ramie: more than 2^31 handles to one fiber, aborting");
+    std::process::abort();
 }
 
 impl fmt::Debug for FiberPtr {

@@ -30,6 +30,13 @@ impl Locals {
         Self { slots: Vec::new() }
     }
 
+    /// Whether no key was ever used.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// The value under `key`, which is a `T` if it was inserted as one: a key stands for one type.
     #[inline]
     pub(crate) fn find<T: 'static>(&self, key: usize) -> Found<T> {
         match self.slots.binary_search_by_key(&key, |slot| slot.key) {
@@ -63,7 +70,11 @@ impl Locals {
 }
 
 impl Drop for Locals {
+    #[inline]
     fn drop(&mut self) {
+        if self.slots.is_empty() {
+            return;
+        }
         while let Some(value) = self.take_one() {
             drop(value);
         }

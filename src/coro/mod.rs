@@ -1,7 +1,8 @@
 //! L4, coroutines: what a fiber *is*, below any scheduler.
 //!
-//! A fiber is a [`Header`] at the top of its own stack. While it does not run, it is held by exactly
-//! one of: a run queue, an op in flight, a [`Signal`] it waits on, or (ended) its join handle.
+//! A fiber is a [`Header`] at the top of its own stack. While it does not run, it is held by
+//! exactly one of: a run queue, an op in flight, a [`Signal`] it waits on, or (ended) its join
+//! handle.
 //!
 //! A fiber leaves its stack together with an [`AfterSwitch`]: what the idle context is to do once
 //! nobody runs on that stack any more. That is the whole trick of this crate: a fiber that is still

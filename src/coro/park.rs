@@ -53,8 +53,8 @@ pub(crate) enum OnCancel {
 #[inline(always)]
 pub(crate) unsafe fn suspend(fiber: FiberPtr, after: &AfterSwitch<'_>) -> usize {
     let header = fiber.header();
-    // SAFETY: the caller's promise; `after` is on this stack, which the idle context reads before it
-    // lets anybody resume us; `thread` is that of the thread we are on, before and after.
+    // SAFETY: the caller's promise; `after` is on this stack, which the idle context reads before
+    // it lets anybody resume us; `thread` is that of the thread we are on, before and after.
     unsafe {
         sanitize::before_suspend(header.thread.get(), header.sanitize.get());
         let word = Context::suspend(fiber.context(), after as *const _ as usize);
@@ -83,7 +83,8 @@ pub(crate) unsafe fn resume<'a>(
         sanitize::after_resume(thread, header.sanitize.get());
         word
     };
-    // SAFETY: the word is the address that `suspend` or `entry` handed over, on a stack that nobody
-    // runs on now.
+    // SAFETY: the word is the address of an `AfterSwitch` that `suspend` or `entry` handed over: in
+    // a frame that stays until we resume the fiber, or a constant. It is copied out. What it refers
+    // to is good for as long: the caller must be done with it before somebody may resume the fiber.
     unsafe { *(word as *const AfterSwitch<'a>) }
 }

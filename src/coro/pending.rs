@@ -1,7 +1,7 @@
 //! An op in flight: the op, its outcome, and the fiber that waits for it.
 //!
-//! **The invariant on the wall:** a `Pending`, and everything its op borrows, outlives its last CQE.
-//! It lies on the stack of the fiber that submitted it, and that fiber is resumed only by
+//! **The invariant on the wall:** a `Pending`, and everything its op borrows, outlives its last
+//! CQE. It lies on the stack of the fiber that submitted it, and that fiber is resumed only by
 //! [`PendingPtr::complete`], which the driver calls when the kernel is done with it: after the op's
 //! own completion, and after that of a cancel request that names it, if one was sent.
 
@@ -22,7 +22,8 @@ pub(crate) struct Pending<'a> {
     owed: Cell<u8>,
     /// Whether a cancel request has been sent (one is enough).
     cancel_sent: Cell<bool>,
-    /// Whether the kernel was asked to say when the descriptor is ready, before the op is tried again.
+    /// Whether the kernel was asked to say when the descriptor is ready, before the op is tried
+    /// again.
     polling: Cell<bool>,
     /// The link of the driver's list of ops that have to wait for room.
     next: Cell<Option<PendingPtr>>,
@@ -56,7 +57,8 @@ impl<'a> Pending<'a> {
 impl Drop for Pending<'_> {
     fn drop(&mut self) {
         if self.owed.get() != 0 {
-            // The kernel would write into a dead frame. Nothing short of ending the process is safe.
+            // The kernel would write into a dead frame. Nothing short of ending the process is
+            // safe.
             eprintln!(
                 "ramie: an operation left its stack frame before the kernel was done with it"
             );

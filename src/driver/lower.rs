@@ -19,8 +19,8 @@ pub(crate) enum Route {
 #[inline]
 pub(crate) fn route(op: &Op<'_>, caps: &Caps) -> Route {
     match op {
-        // A system call looks at what the descriptor is first: reading nothing from a directory, say,
-        // is an error.
+        // A system call looks at what the descriptor is first: reading nothing from a directory,
+        // say, is an error.
         Op::Read { buf: [], .. } => Route::Now,
         _ if caps.supports(op) => Route::Driver,
         _ => Route::Pool,

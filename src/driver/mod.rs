@@ -2,13 +2,14 @@
 //!
 //! # The contract
 //!
-//! Each worker owns one driver and uses it from its own thread, in its idle context only.
+//! Each worker owns one driver and uses it from its own thread: in its idle context, and to
+//! `cancel` or to `close` also on the fiber that it runs.
 //!
 //! - `enqueue(op)` takes over an op whose fiber is suspended. It never blocks and never fails: what
 //!   cannot be handed to the kernel now is kept and tried again in the next turn. Nothing needs to
 //!   reach the kernel before the next turn.
-//! - `turn(ready, wait)` hands everything over, waits as told, and appends the fiber of each op that
-//!   the kernel is done with to `ready`, after storing the op's outcome. It calls nobody.
+//! - `turn(ready, wait)` hands everything over, waits as told, and appends the fiber of each op
+//!   that the kernel is done with to `ready`, after storing the op's outcome. It calls nobody.
 //! - `cancel(op)` asks for an op in flight to end early. The op still completes in some later turn:
 //!   with its result if that came first, else with `-ECANCELED`.
 //! - `close(fd)` closes a descriptor without anybody waiting for it: it is closed on return, unless

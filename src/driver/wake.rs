@@ -121,9 +121,9 @@ impl Waker {
     /// Ends the wait of the worker that owns `word`. A system call; about 10 us if its core sleeps.
     pub(crate) fn poke(self, word: &SleepWord) {
         match self {
-            // All who wait there: the kernel takes its time to end a ring that was dropped, and until
-            // then that ring's wait is on the word, which a new worker may have got meanwhile. A single
-            // wake could go to the dead.
+            // All who wait there: the kernel takes its time to end a ring that was dropped, and
+            // until then that ring's wait is on the word, which a new worker may have got
+            // meanwhile. A single wake could go to the dead.
             Self::Futex => crate::sys::futex::wake(word.word(), i32::MAX),
             Self::MsgRing(fd) => {
                 ring::post(fd, super::uring::TAG_WAKE);

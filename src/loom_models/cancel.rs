@@ -34,8 +34,8 @@ fn canary_no_fence_before_the_first_wait() {
     must_fail(3, "the request is lost", || request_and_start(false));
 }
 
-/// Two requests, the first of which may be reported between them: the second finds the fiber listed,
-/// or lists it.
+/// Two requests, the first of which may be reported between them: the second finds the fiber
+/// listed, or lists it.
 #[test]
 fn a_second_request_is_not_lost() {
     check(3, || {

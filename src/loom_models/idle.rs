@@ -1,9 +1,9 @@
 //! `sched/idle.rs` with `driver/wake.rs`: fresh fibers are handed over, or somebody remembers them.
 //!
 //! One queue stands for the deque of a worker that computes for ever after its pushes, so that
-//! nothing comes of its taking its own fibers. The other workers look for work and sleep by the steps
-//! of `Worker::look_for_work` and `Worker::sleep`; one that finds a fiber runs it for ever. When all
-//! threads are through, those that were notified take their turns until nothing moves.
+//! nothing comes of its taking its own fibers. The other workers look for work and sleep by the
+//! steps of `Worker::look_for_work` and `Worker::sleep`; one that finds a fiber runs it for ever.
+//! When all threads are through, those that were notified take their turns until nothing moves.
 //!
 //! A fiber is *forgotten* if then a worker sleeps, un-notified, although two or more fibers are
 //! queued; or although one is, and none of the sleepers is the sentry.
@@ -116,7 +116,8 @@ impl World {
     /// The life of a worker from its looking for work to its sleep, or to its having found some.
     fn look_and_sleep(&self, seat: usize, mut summoned: bool, mut sentry: bool) -> End {
         let seat = &self.seats[seat];
-        // Bounded, for the checker's sake. The second round comes after a second look that saw work.
+        // Bounded, for the checker's sake. The second round comes after a second look that saw
+        // work.
         for _ in 0..3 {
             summoned |= seat.summons.take();
             let counted = summoned || self.idle.start_search(1);
@@ -229,8 +230,8 @@ fn two_givers_and_a_worker(without: Without) {
     world.nothing_is_forgotten(&ends);
 }
 
-/// As above, when the worker sleeps already and wakes up by itself, for a timer, say: the summons and
-/// its count must end up with exactly one of the two.
+/// As above, when the worker sleeps already and wakes up by itself, for a timer, say: the summons
+/// and its count must end up with exactly one of the two.
 fn two_givers_and_a_sleeper_that_wakes(without: Without) {
     let world = World::new(1, without);
     world.idle.lie_down(&world.seats[0].word);

@@ -1,6 +1,6 @@
 //! Models of the lock-free protocols, run by loom in every interleaving (up to the stated number of
-//! preemptions) and with every value that the memory model lets a load return. What runs is the code
-//! that ships; only what surrounds it, queues and the kernel, is modelled.
+//! preemptions) and with every value that the memory model lets a load return. What runs is the
+//! code that ships; only what surrounds it, queues and the kernel, is modelled.
 //!
 //! Each protocol has canaries beside its models: the same model with one step left out, in which
 //! loom must find a fault. They prove that the models look at the right thing.

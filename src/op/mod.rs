@@ -1,9 +1,9 @@
 //! L3, operations: what a fiber asks of the kernel, as plain data, and how the answer is read.
 //!
 //! A caller in L7 builds an [`Op`] from borrowed parts and passes it to `sched::submit`, which
-//! returns when the kernel is done with it. Because a suspended fiber cannot be dropped, the borrows
-//! in the op are live for exactly as long as the kernel may use them; that is why plain `&mut [u8]`
-//! can go into io_uring here.
+//! returns when the kernel is done with it. Because a suspended fiber cannot be dropped, the
+//! borrows in the op are live for exactly as long as the kernel may use them; that is why plain
+//! `&mut [u8]` can go into io_uring here.
 //!
 //! | file         | what                                                            |
 //! |--------------|-----------------------------------------------------------------|
@@ -11,7 +11,8 @@
 //! | `decode.rs`  | a kernel result (`>= 0` or `-errno`) to `io::Result`            |
 //! | `perform.rs` | the same op as a plain system call, for plain threads           |
 //!
-//! An op's result is what the system call of the same name would return: a count, a descriptor or 0.
+//! An op's result is what the system call of the same name would return: a count, a descriptor or
+//! 0.
 
 use std::ffi::CStr;
 use std::io::IoSlice;
@@ -36,7 +37,8 @@ pub(crate) enum Op<'a> {
     Nop,
     /// `pread`, or `read` when `offset` is [`AT_POSITION`].
     Read { fd: BorrowedFd<'a>, buf: &'a mut [u8], offset: u64 },
-    /// As `Read`, into memory that need not be initialised: the first `result` bytes are afterwards.
+    /// As `Read`, into memory that need not be initialised: the first `result` bytes are
+    /// afterwards.
     ReadUninit { fd: BorrowedFd<'a>, buf: &'a mut [MaybeUninit<u8>], offset: u64 },
     /// `pwrite`, or `write` when `offset` is [`AT_POSITION`].
     Write { fd: BorrowedFd<'a>, buf: &'a [u8], offset: u64 },
@@ -44,8 +46,8 @@ pub(crate) enum Op<'a> {
     ReadVectored { fd: BorrowedFd<'a>, bufs: SlicesMut<'a>, offset: u64 },
     /// `pwritev`; at most `IOV_MAX` buffers are passed on.
     WriteVectored { fd: BorrowedFd<'a>, bufs: &'a [IoSlice<'a>], offset: u64 },
-    /// `openat(dir, path, flags, mode)`; `None` is the current directory. The result is a descriptor
-    /// the caller owns. `O_CLOEXEC` is not implied.
+    /// `openat(dir, path, flags, mode)`; `None` is the current directory. The result is a
+    /// descriptor the caller owns. `O_CLOEXEC` is not implied.
     OpenAt { dir: Option<BorrowedFd<'a>>, path: &'a CStr, flags: i32, mode: u32 },
     /// `close`. The descriptor is gone whatever the result; an op that is dropped instead of being
     /// submitted leaks it.

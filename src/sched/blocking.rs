@@ -1,8 +1,8 @@
 //! The blocking pool: a bounded number of threads for calls that have no asynchronous form.
 //!
-//! The closure and its result lie on the stack of the fiber that waits, so borrowed data may be used
-//! and only a queue entry is allocated. A job is never cancelled: its fiber waits until it is done.
-//! Threads start on demand and end after ten idle seconds.
+//! The closure and its result lie on the stack of the fiber that waits, so borrowed data may be
+//! used and only a queue entry is allocated. A job is never cancelled: its fiber waits until it is
+//! done. Threads start on demand and end after ten idle seconds.
 
 use super::submit;
 use crate::coro::{OnCancel, Signal};
@@ -42,13 +42,26 @@ struct Job {
     task: *const (),
 }
 
-// SAFETY: `run` requires its closure and its result to be Send, and touches nothing else.
+// SAFETY: `Pool::run`, which makes all jobs, requires the closure and the result to be Send; the
+// signal may be set from any thread, and the job touches nothing else. The fiber touches the
+// closure and the result only before it queues the job and after `done` is set, which synchronises.
 unsafe impl Send for Job {}
 
 struct Task<F, T> {
     f: UnsafeCell<Option<F>>,
     result: UnsafeCell<Option<thread::Result<T>>>,
     done: Signal,
+}
+
+/// Dropped only by a panic between the queueing of a job and its end (`Inner::submit` queues last).
+/// None is known: the caller may suspend, so waiting does not panic.
+struct Stays;
+
+impl Drop for Stays {
+    fn drop(&mut self) {
+        eprintln!("ramie: a panic on a fiber whose job may still run on another thread, aborting");
+        std::process::abort();
+    }
 }
 
 impl Pool {
@@ -99,14 +112,19 @@ impl Pool {
         };
         let job = Job { run: run::<T, F>, task: (&raw const task).cast() };
         if let Err(jobs) = self.inner.submit(job) {
-            // No thread is to be had, and none exists that could take them: better slowly than never.
+            // No thread is to be had, and none exists that could take them: better slowly than
+            // never.
             for job in jobs {
-                // SAFETY: the task is alive, as its fiber waits, and the job is in no queue any more.
+                // SAFETY: the task is alive, as its fiber waits, and the job is in no queue any
+                // more.
                 unsafe { (job.run)(job.task) };
             }
         }
+        // Until the job is done this frame must not be left.
+        let stays = Stays;
         // Suspends even if the job is done already: the other fibers get their turn.
         while !submit::wait(&task.done, None, OnCancel::Ignore) {}
+        std::mem::forget(stays);
         match task.result.into_inner().expect("a job that is done has a result") {
             Ok(value) => value,
             Err(panic) => resume_unwind(panic),
@@ -138,7 +156,11 @@ impl Inner {
             state = self.lock();
             if let Err(error) = thread {
                 state.threads -= 1;
+                // Without the lock: a subscriber may suspend, or come back here. And before the job
+                // is queued: one that panics leaves the frame on which the job lies.
+                drop(state);
                 tracing::warn!(%error, "cannot start a thread of the blocking pool");
+                state = self.lock();
                 if state.threads == 0 {
                     state.queue.push_back(job);
                     return Err(std::mem::take(&mut state.queue));
@@ -157,7 +179,9 @@ impl Inner {
             if let Some(job) = state.queue.pop_front() {
                 state.running += 1;
                 drop(state);
-                // SAFETY: queued once, by a fiber that waits for it.
+                // SAFETY: in the queue once, and taken out of it: it runs once. The fiber that
+                // queued it waits for `done` (`Stays`), or is leaked together with its stack: the
+                // task is alive.
                 unsafe { (job.run)(job.task) };
                 state = self.lock();
                 state.running -= 1;

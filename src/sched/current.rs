@@ -1,20 +1,29 @@
 //! Which worker and which fiber the calling code runs on.
 //!
-//! The thread's slot (`arch::get_current`) holds the address of its worker while that worker's loop
-//! is on the thread's stack, and 0 otherwise.
+//! Invariants.
+//! 1. The thread's slot (`arch::get_current`) holds the address of its worker while that worker's
+//!    loop is on the thread's stack, and 0 otherwise: `enter` sets it, and the loop is left by
+//!    `Entered::leave` or not at all.
+//! 2. A worker has one address from its first loop until it is dropped, and is not dropped while
+//!    its loop runs, since the loop borrows it. Worker 0 lies in an `Rc`, the others on their
+//!    threads' stacks.
+//! 3. A fiber runs only inside its home worker's loop. A fiber that is suspended when that worker
+//!    is dropped is never resumed.
 
 use super::Worker;
 use crate::arch;
 use crate::coro::FiberPtr;
 
-/// The worker of the calling thread. To be used by the caller and its callees only: the reference
-/// is valid until the thread leaves the worker's loop, which is below the caller on its stack, or
-/// below the fiber that the loop has resumed. Not to be used across a suspension: a runtime, and
-/// worker 0 with it, may move between two calls of `run`, while the fiber is off its stack.
+/// The worker of the calling thread. For the caller and its callees only, who must not store the
+/// reference: it is valid until the thread leaves the worker's loop, which is below the caller on
+/// its stack, or below the fiber that the loop has resumed. By invariants 2 and 3 it is the same
+/// worker, at the same place, after a suspension.
 #[inline(always)]
 pub(crate) fn worker<'a>() -> Option<&'a Worker> {
     let worker: *const Worker = std::ptr::with_exposed_provenance(arch::get_current());
-    // SAFETY: null or set by `enter`, whose worker outlives the calling code, as said above.
+    // SAFETY: null, or exposed by `enter`; then its loop is on this stack (invariant 1), so the
+    // worker is alive for as long as the calling code runs (invariants 2 and 3). It is only ever
+    // shared.
     unsafe { worker.as_ref() }
 }
 
@@ -52,26 +61,30 @@ fn suspended_in_no_suspend() -> ! {
     );
 }
 
-/// Makes `worker` the calling thread's for as long as the guard lives.
+/// Makes `worker` the calling thread's until the guard's `leave`.
 pub(super) fn enter(worker: &Worker) -> Entered {
     assert!(arch::get_current() == 0, "a worker's loop was entered inside another one");
     arch::set_current((worker as *const Worker).expose_provenance());
-    Entered { panicking: std::thread::panicking() }
+    Entered(())
 }
 
-/// See [`enter`].
-pub(super) struct Entered {
-    panicking: bool,
+/// See [`enter`]. Ended by `leave`; nothing but a panic drops it.
+#[must_use = "the loop is left with `leave`"]
+pub(super) struct Entered(());
+
+impl Entered {
+    pub(super) fn leave(self) {
+        arch::set_current(0);
+        std::mem::forget(self);
+    }
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        if std::thread::panicking() && !self.panicking {
-            // Fibers borrow from the frames below this one, which must not be left before they are
-            // done. No panic of a fiber comes here: it ends in the fiber.
-            eprintln!("ramie: a panic inside the scheduler, aborting");
-            std::process::abort();
-        }
-        arch::set_current(0);
+        // Fibers borrow from the frames below this one, which must not be left before they are
+        // done. No panic of a fiber comes here: it ends in the fiber. Whether the thread was
+        // unwinding already when the loop was entered makes no difference, so that is not asked.
+        eprintln!("ramie: a panic inside the scheduler, aborting");
+        std::process::abort();
     }
 }

@@ -1,6 +1,6 @@
-//! Who is awake, who sleeps, who looks for work: the counters behind every decision to wake a worker
-//! for fresh fibers, and their transitions. No I/O and no queues, so that a model checker can run
-//! exactly this code. The protocol and its proof are in `README.md`.
+//! Who is awake, who sleeps, who looks for work: the counters behind every decision to wake a
+//! worker for fresh fibers, and their transitions. No I/O and no queues, so that a model checker
+//! can run exactly this code. The protocol and its proof are in `README.md`.
 //!
 //! Invariants.
 //! 1. `searching` counts those who have promised to look around once more: searchers, the holder of
@@ -8,7 +8,8 @@
 //!    then looks, or passes the promise on with a summons.
 //! 2. A summons carries one count of `searching`. It is taken out of its seat exactly once, by the
 //!    summoned worker or by a caller of `summon` that found the worker awake.
-//! 3. `lie_down` and `get_up` come in pairs, on the worker's own thread; the second look is between.
+//! 3. `lie_down` and `get_up` come in pairs, on the worker's own thread; the second look is
+//!    between.
 //!
 //! May be called from any thread, except as said; no locks, no allocation.
 #![forbid(unsafe_code)]
@@ -106,8 +107,8 @@ impl Idle {
         self.sentry.load(Ordering::Relaxed)
     }
 
-    /// Gets one more worker to look for work, unless one does already or nobody sleeps: a sleeper, or
-    /// else what `start_another` starts (it says whether it has taken the claim over, with a
+    /// Gets one more worker to look for work, unless one does already or nobody sleeps: a sleeper,
+    /// or else what `start_another` starts (it says whether it has taken the claim over, with a
     /// summons). `work` says whether there is anything to find.
     #[cold]
     pub(crate) fn wake_one<S: Sleeper>(
@@ -179,8 +180,8 @@ impl Idle {
         }
     }
 
-    /// Takes one count away. The caller looks at the queues once more afterwards: givers that saw it
-    /// counted have woken nobody.
+    /// Takes one count away. The caller looks at the queues once more afterwards: givers that saw
+    /// it counted have woken nobody.
     pub(crate) fn end_search(&self) {
         self.searching.fetch_sub(1, Ordering::SeqCst);
         // The fence of the searcher: between the count and the last look.

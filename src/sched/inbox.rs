@@ -5,7 +5,8 @@
 //!
 //! Invariants.
 //! 1. A node is in at most one inbox, at most once: for wake-ups because a wake-up is handed out
-//!    once (invariant 3 of `coro/signal.rs`), for cancel requests because of `CANCEL_LISTED`.
+//!    once (invariant 3 of `coro/signal.rs`), for cancel requests because of `LISTED`
+//!    (`coro/cancel.rs`).
 //! 2. A node stays alive while it is in an inbox.
 //! 3. A node's link is written by the thread that pushes it and read by the owner after taking it;
 //!    the head's release and acquire order the two.

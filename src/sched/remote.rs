@@ -11,7 +11,8 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// See the module's head. One cache line group per worker, so that workers do not disturb each other.
+/// See the module's head. One cache line group per worker, so that workers do not disturb each
+/// other.
 #[repr(align(128))]
 pub(crate) struct Remote {
     /// Fibers made ready by other threads.
@@ -23,7 +24,8 @@ pub(crate) struct Remote {
     pub(crate) spawned: AtomicU64,
     pub(crate) ended: AtomicU64,
     pub(crate) panicked: AtomicU64,
-    /// Resumes so far, in steps: whether it moves tells whether the worker does. Written by the owner.
+    /// Resumes so far, in steps: whether it moves tells whether the worker does. Written by the
+    /// owner.
     pub(crate) resumes: AtomicU64,
     /// Fresh fibers the owner has taken from its own queue. Written by the owner.
     pub(crate) taken: AtomicU64,

@@ -1,5 +1,5 @@
-//! An idle worker: looking for work elsewhere, and sleeping when there is none. The protocol and its
-//! proof are in `README.md`.
+//! An idle worker: looking for work elsewhere, and sleeping when there is none. The protocol and
+//! its proof are in `README.md`.
 
 use super::Worker;
 use super::fresh::steal;
@@ -18,6 +18,8 @@ const SENTRY_MIN: Duration = Duration::from_micros(100);
 const SENTRY_MAX: Duration = Duration::from_millis(1);
 /// Fibers taken from outside at once.
 const EXTERNAL_BATCH: usize = 32;
+/// Fibers stolen at once: half of what there is, and not more than this.
+const STEAL_MOST: usize = 8;
 /// Looks around between two looks at the clock.
 const LOOKS_PER_CLOCK: u32 = 16;
 
@@ -54,8 +56,8 @@ impl Worker {
         let shared = &self.shared;
         let summoned = self.search.summoned.take() || shared.seat(self.index()).take_summons();
         if shared.workers() == 1 {
-            // Whoever summoned us counted us as searching, and nobody else is summoned meanwhile: the
-            // search ends before the look, so that what comes after the look summons again.
+            // Whoever summoned us counted us as searching, and nobody else is summoned meanwhile:
+            // the search ends before the look, so that what comes after the look summons again.
             if summoned {
                 shared.idle().end_search();
             }
@@ -80,8 +82,8 @@ impl Worker {
         }
     }
 
-    /// A worker that was summoned to look around has got work of its own: it does not search, and must
-    /// not be counted as if it did, or nobody else would be summoned while it is busy.
+    /// A worker that was summoned to look around has got work of its own: it does not search, and
+    /// must not be counted as if it did, or nobody else would be summoned while it is busy.
     #[inline]
     pub(super) fn decline_summons(&self) {
         if self.search.summoned.take() || self.shared.seat(self.index()).take_summons() {
@@ -124,13 +126,13 @@ impl Worker {
         let mut found = false;
         self.shared.take_external(EXTERNAL_BATCH, |fiber| {
             found = true;
-            self.fresh.push(fiber);
+            self.queue_fresh(fiber);
         });
         found
     }
 
-    /// Takes fresh fibers from another worker: one from a queue with several, or one that its owner
-    /// has left lying.
+    /// Takes fresh fibers from another worker: some from a queue with several, or one that its
+    /// owner has left lying.
     fn steal(&self) -> bool {
         let seats = self.shared.seats();
         let start = self.search.start.get();
@@ -143,12 +145,20 @@ impl Worker {
             }
             let queued = stealer.len();
             let alone = || !self.shared.idle().others_awake() || self.is_left_alone(index);
-            if (queued >= 2 || (queued == 1 && alone()))
-                && let Some(fiber) = steal(stealer)
-            {
-                super::remote::bump(&self.remote.stolen);
-                self.fresh.push(fiber);
-                return true;
+            if queued >= 2 || (queued == 1 && alone()) {
+                let mut wanted = (queued / 2).clamp(1, STEAL_MOST);
+                let mut found = false;
+                while wanted > 0
+                    && let Some(fiber) = steal(stealer)
+                {
+                    super::remote::bump(&self.remote.stolen);
+                    self.queue_fresh(fiber);
+                    found = true;
+                    wanted -= 1;
+                }
+                if found {
+                    return true;
+                }
             }
         }
         false

@@ -1,11 +1,12 @@
 //! Ending a runtime: cancel, drain, and leak what will not end.
 //!
-//! 1. The phase becomes `Draining`: every worker cancels what it has in flight and fires its timers;
-//!    ops submitted from now on fail with `ECANCELED`. Fibers see errors and come to their ends.
+//! 1. The phase becomes `Draining`: every worker cancels what it has in flight and fires its
+//!    timers; ops submitted from now on fail with `ECANCELED`. Fibers see errors and come to their
+//!    ends.
 //! 2. The thread that drops the runtime is worker 0 and goes on running its fibers, until no fiber
-//!    is alive; or nothing moves and nothing can move any more (the fibers left wait for each other);
-//!    or its patience is at an end. If that thread unwinds, it only waits for the other workers: its
-//!    own fibers could not suspend, and would take the panic for theirs.
+//!    is alive; or nothing moves and nothing can move any more (the fibers left wait for each
+//!    other); or its patience is at an end. If that thread unwinds, it only waits for the other
+//!    workers: its own fibers could not suspend, and would take the panic for theirs.
 //! 3. The phase becomes `Stopped`: the workers leave their loops and drop their rings. A fiber that
 //!    is still alive keeps its stack, and a ring with an op in flight keeps its memory, for ever:
 //!    nothing that the kernel or a frame still points to is freed.
@@ -45,7 +46,7 @@ pub(crate) fn shut_down(worker: &Worker, patience: Duration) -> Leftovers {
     // From here on nothing comes in. What came in a moment ago runs, unless that makes no sense.
     let mut unclaimed: Vec<FiberPtr> = shared.close_external().into();
     if !gave_up && !unclaimed.is_empty() {
-        unclaimed.drain(..).for_each(|fiber| worker.fresh.push(fiber));
+        unclaimed.drain(..).for_each(|fiber| worker.queue_fresh(fiber));
         run_down(worker, deadline_ns);
     }
     let fibers = shared.live();
@@ -110,7 +111,8 @@ impl Worker {
 }
 
 /// Ends a runtime whose worker 0 cannot run any more, because the runtime is dropped on a fiber of
-/// another one, or on a thread that unwinds (where every call that should suspend would block): its fibers are cancelled where other workers run them, and nobody is waited for.
+/// another one, or on a thread that unwinds (where every call that should suspend would block): its
+/// fibers are cancelled where other workers run them, and nobody is waited for.
 pub(crate) fn abandon(worker: &Worker) {
     let shared = worker.shared();
     shared.set_phase(Phase::Draining);

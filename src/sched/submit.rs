@@ -25,7 +25,8 @@ pub(crate) fn submit(mut op: Op<'_>) -> io::Result<u32> {
         Route::Pool => return blocking(|| decode::decode(perform::perform(&mut op))),
     }
     let pending = Pending::new(op, fiber);
-    // SAFETY: the fiber leaves its stack now, and is resumed when the op is complete.
+    // SAFETY: the fiber leaves its stack in the next statement, and only `complete` makes it ready
+    // again (the invariant of `coro/pending.rs`); `pending` is not moved.
     let op = unsafe { PendingPtr::new(&pending) };
     // SAFETY: `fiber` is the one that runs here.
     unsafe { park::suspend(fiber, &AfterSwitch::Submit(op)) };
@@ -41,8 +42,8 @@ pub(crate) fn submit(mut op: Op<'_>) -> io::Result<u32> {
     decode::decode(result)
 }
 
-/// Closes a descriptor without reporting errors, and without waiting for file systems that take their
-/// time over it.
+/// Closes a descriptor without reporting errors, and without waiting for file systems that take
+/// their time over it.
 pub(crate) fn close_detached(fd: OwnedFd) {
     match current::fiber() {
         Some((worker, _)) => worker.close(fd),
@@ -51,7 +52,8 @@ pub(crate) fn close_detached(fd: OwnedFd) {
 }
 
 /// Waits until `signal` is set, or `deadline_ns` has come, or a cancel request ends the wait
-/// (as `on_cancel` says). Returns whether the signal is set. The caller is the signal's only waiter.
+/// (as `on_cancel` says). Returns whether the signal is set. The caller is the signal's only
+/// waiter.
 pub(crate) fn wait(signal: &Signal, deadline_ns: Option<u64>, on_cancel: OnCancel) -> bool {
     let Some((_, fiber)) = current::suspendable() else {
         return thread::wait(signal, deadline_ns.and_then(clock::instant));
@@ -62,7 +64,6 @@ pub(crate) fn wait(signal: &Signal, deadline_ns: Option<u64>, on_cancel: OnCance
     unsafe { park::suspend(fiber, &AfterSwitch::Wait(&wait)) };
     fiber.header().waiting.set(Waiting::Nothing);
     if let Some(timer) = timer.as_ref().filter(|timer| timer.in_heap()) {
-        // Asked for anew: worker 0 may have moved with its runtime while the fiber was suspended.
         let worker = current::worker().expect("a fiber runs on a worker");
         // SAFETY: the timer is on this frame, and in the heap only until `remove` returns.
         worker.disarm(unsafe { TimerPtr::new(timer) });
@@ -75,14 +76,16 @@ pub(crate) fn wait(signal: &Signal, deadline_ns: Option<u64>, on_cancel: OnCance
 pub(crate) fn wake_waiter(waiter: Waiter) {
     match waiter {
         Waiter::None | Waiter::Detached => {}
-        // SAFETY: a waiter is alive until whoever took it out of the signal, we, has woken it.
+        // SAFETY: the caller has taken it out of a signal (invariant 3 of `coro/signal.rs`), and a
+        // waiter is alive until whoever took it out has woken it.
         Waiter::Fiber(address) => wake(unsafe { FiberPtr::from_address(address) }),
         // SAFETY: as above.
         Waiter::Thread(address) => unsafe { thread::wake(address) },
     }
 }
 
-/// Makes a suspended fiber ready, from any thread. The caller has taken it out of what it waited on.
+/// Makes a suspended fiber ready, from any thread. The caller has taken it out of what it waited
+/// on.
 #[inline]
 pub(crate) fn wake(fiber: FiberPtr) {
     let home = Remote::of(fiber).expect("a fiber that waits has started");

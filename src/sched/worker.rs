@@ -5,8 +5,8 @@
 //! never keep I/O waiting, and the driver is entered once per pass rather than once per op. With
 //! nothing left to run, look for work elsewhere (`search.rs`), and sleep.
 //!
-//! All fields are used by the worker's own thread only: by its idle context, or by the fiber that it
-//! has resumed, never by both at once. No borrow of a `RefCell` is held across a switch.
+//! All fields are used by the worker's own thread only: by its idle context, or by the fiber that
+//! it has resumed, never by both at once. No borrow of a `RefCell` is held across a switch.
 
 use super::fresh::Fresh;
 use super::remote::bump;
@@ -29,6 +29,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Resumes between two looks at everything else.
 const BUDGET: u32 = 64;
+/// How many fresh fibers a pass starts while another worker looks for some.
+const FRESH_SHARED: u32 = 4;
 /// How often in a row a just-woken fiber may pass those that have waited longer.
 const MAX_NEXT: u32 = 3;
 /// Identifiers are handed to workers in blocks, so that a spawn touches no shared counter.
@@ -43,6 +45,10 @@ pub(crate) struct Worker {
     /// Started fibers that are ready.
     pub(super) ready: FiberList,
     pub(super) fresh: Fresh,
+    /// Cleared when `fresh` is found empty, so that yielding fibers need not ask it.
+    fresh_hint: Cell<bool>,
+    /// Fresh fibers started in this pass.
+    fresh_started: Cell<u32>,
     /// Which of the two queues is asked first; they take turns.
     fresh_first: Cell<bool>,
     /// Set to leave the loop.
@@ -82,6 +88,8 @@ impl Worker {
             next_in_a_row: Cell::new(0),
             ready: FiberList::default(),
             fresh,
+            fresh_hint: Cell::new(false),
+            fresh_started: Cell::new(0),
             fresh_first: Cell::new(false),
             stop: Cell::new(false),
             main: Cell::new(None),
@@ -163,10 +171,17 @@ impl Worker {
         entry::create(stack, self.next_id(), name, f)
     }
 
+    /// Queues a fresh fiber and tells nobody.
+    #[inline]
+    pub(super) fn queue_fresh(&self, fiber: FiberPtr) {
+        self.fresh.push(fiber);
+        self.fresh_hint.set(true);
+    }
+
     /// Publishes a fresh fiber that any worker may start.
     #[inline]
     pub(crate) fn push_fresh(&self, fiber: FiberPtr) {
-        self.fresh.push(fiber);
+        self.queue_fresh(fiber);
         if self.shared.workers() > 1 {
             self.shared.offered(self.fresh.len());
         }
@@ -227,7 +242,7 @@ impl Worker {
 
     /// Runs fibers until `stop`, or until the runtime has stopped, or until `deadline_ns`.
     pub(crate) fn run(&self, deadline_ns: Option<u64>) {
-        let _entered = current::enter(self);
+        let entered = current::enter(self);
         self.shared.idle().enter();
         self.stop.set(false);
         loop {
@@ -249,26 +264,34 @@ impl Worker {
         }
         self.leave_search();
         self.shared.worker_gone(!self.fresh.is_empty());
+        entered.leave();
     }
 
     /// Runs one pass without ever waiting. Returns the number of resumes.
     pub(crate) fn tick(&self) -> u64 {
-        let _entered = current::enter(self);
+        let entered = current::enter(self);
         let before = self.remote.resumes.load(Ordering::Relaxed);
         self.shared.idle().enter();
         self.events();
         self.pass();
         self.shared.worker_gone(!self.fresh.is_empty());
+        entered.leave();
         self.remote.resumes.load(Ordering::Relaxed) - before
     }
 
     /// Ready fibers up to the budget, then everything else once.
     fn pass(&self) {
         let mut left = BUDGET;
+        self.fresh_started.set(0);
         while left > 0 && !self.stop.get() {
             let Some(fiber) = self.pick() else { break };
             self.step(fiber);
             left -= 1;
+            if self.fresh_started.get() >= FRESH_SHARED && self.shared.idle().somebody_searches() {
+                // Somebody is on the way to share these. Handing over what the started ones asked
+                // for costs time only if they asked for something, and then they may live long.
+                break;
+            }
         }
         let resumes = &self.remote.resumes;
         resumes
@@ -298,6 +321,9 @@ impl Worker {
             self.ready.push(fiber);
         }
         self.next_in_a_row.set(0);
+        if !self.fresh_hint.get() {
+            return self.ready.pop();
+        }
         let fresh_first = !self.fresh_first.get();
         self.fresh_first.set(fresh_first);
         if fresh_first {
@@ -309,9 +335,14 @@ impl Worker {
 
     #[inline]
     fn pop_fresh(&self) -> Option<FiberPtr> {
-        let fiber = self.fresh.pop()?;
+        let fiber = self.fresh.pop();
+        if fiber.is_none() {
+            self.fresh_hint.set(false);
+            return None;
+        }
         bump(&self.remote.taken);
-        Some(fiber)
+        self.fresh_started.set(self.fresh_started.get() + 1);
+        fiber
     }
 
     /// Runs one fiber until it leaves its stack, and does what it asked for.
@@ -321,7 +352,9 @@ impl Worker {
             self.remote.set_home(fiber);
         }
         self.running.set(Some(fiber));
-        // SAFETY: it was in one of our queues, so we are its holder.
+        // SAFETY: it was in one of our queues, so we are its holder (`coro/mod.rs`), and it is
+        // fresh or suspended: a running fiber is in no queue. `self` and its sanitizer state are
+        // this thread's.
         let after = unsafe {
             park::resume(fiber, (self as *const Self).expose_provenance(), self.sanitize.get())
         };
@@ -361,8 +394,10 @@ impl Worker {
         }
         header.waiting.set(Waiting::Signal(wait.signal.into(), wait.on_cancel));
         if let Some(timer) = wait.timer {
-            // SAFETY: the timer is on the stack the fiber has just left; whoever resumes the fiber
-            // does so on this thread, and `submit::wait` takes the timer out first thing.
+            // SAFETY: the timer is on the stack the fiber has just left. Only this thread resumes
+            // the fiber, and then `submit::wait` takes the timer out of the heap before it does
+            // anything that could unwind. A fiber that is never resumed keeps its stack for ever,
+            // and a heap that is dropped looks at none of its timers.
             self.timers.borrow_mut().insert(unsafe { TimerPtr::new(timer) });
         }
         if !wait.signal.register(Waiter::Fiber(fiber.address())) {
@@ -461,8 +496,10 @@ impl Worker {
                 self.driver.borrow_mut().cancel(op);
             }
             Waiting::Signal(signal, OnCancel::End) => {
-                // SAFETY: the fiber is suspended, and only this thread resumes it, so what it waits
-                // on is alive.
+                // SAFETY: `waiting` names a signal only from the moment the fiber has left its
+                // stack until it is back on it (`submit::wait` clears it first thing), and only
+                // this thread resumes it. So the fiber is suspended, and what it borrows for its
+                // wait is alive.
                 let signal = unsafe { signal.as_ref() };
                 if signal.unregister(Waiter::Fiber(fiber.address())) {
                     self.ready.push(fiber);

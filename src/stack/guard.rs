@@ -9,9 +9,10 @@
 //! (Costs on Linux 6.18 in a virtual machine.)
 //!
 //! A process starts with the first and goes down the list, never up, when the kernel says that it
-//! does not know the call (ENOSYS, EINVAL), forbids it (EPERM, a seccomp filter), or that the memory
-//! is locked (EINVAL under `mlockall(MCL_FUTURE)`: a locked page cannot become a guard marker).
-//! Guards of several methods may exist side by side; nothing but this file can tell them apart.
+//! does not know the call (ENOSYS, EINVAL), forbids it (EPERM, a seccomp filter), or that the
+//! memory is locked (EINVAL under `mlockall(MCL_FUTURE)`: a locked page cannot become a guard
+//! marker). Guards of several methods may exist side by side; nothing but this file can tell them
+//! apart.
 
 use super::Top;
 use super::slab::Shape;

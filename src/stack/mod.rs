@@ -2,13 +2,15 @@
 //!
 //! # Contract
 //!
-//! - [`Stack`] is an owned, guarded stack: `limit()..top()` is readable and writable memory, what lies
-//!   below `limit()` is a guard that faults. Nothing runs on it while it is owned as a `Stack`. Its
-//!   contents are unspecified (recycled stacks are not cleared).
-//! - [`Pool::get(stack_bytes)`](Pool::get) finds the process-wide pool of that size class (rounded up to a
-//!   power of two, four pages at least, guard included). Slabs are never unmapped: a stack's address
-//!   stays readable for the life of the process, though after a trim it reads as zeroes.
-//! - [`Cache`] is one worker's LIFO cache in front of a pool: no lock, no atomic, no syscall on a hit.
+//! - [`Stack`] is an owned, guarded stack: `limit()..top()` is readable and writable memory, what
+//!   lies below `limit()` is a guard that faults. Nothing runs on it while it is owned as a
+//!   `Stack`. Its contents are unspecified (recycled stacks are not cleared).
+//! - [`Pool::get(stack_bytes)`](Pool::get) finds the process-wide pool of that size class (rounded
+//!   up to a power of two, four pages at least, guard included). Slabs are never unmapped: a
+//!   stack's address stays readable for the life of the process, though after a trim it reads as
+//!   zeroes.
+//! - [`Cache`] is one worker's LIFO cache in front of a pool: no lock, no atomic, no syscall on a
+//!   hit.
 //!
 //! # Words
 //!
@@ -73,8 +75,8 @@ struct Top(NonNull<u8>);
 // SAFETY: a plain address; the slot's owner (invariant 1) may be any thread.
 unsafe impl Send for Top {}
 
-/// An owned, guarded stack. Give it back to a [`Cache`] or its [`Pool`]: dropping it leaks the slot,
-/// which a debug build reports as a bug.
+/// An owned, guarded stack. Give it back to a [`Cache`] or its [`Pool`]: dropping it leaks the
+/// slot, which a debug build reports as a bug.
 #[derive(Debug)]
 pub(crate) struct Stack {
     top: Top,

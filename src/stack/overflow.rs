@@ -7,8 +7,8 @@
 //! fatal runtime error: stack overflow, aborting
 //! ```
 //!
-//! A handler for SIGSEGV and SIGBUS is put in front of the one that the process had (`std`'s, or the
-//! program's own) and looks at the fault's address only:
+//! A handler for SIGSEGV and SIGBUS is put in front of the one that the process had (`std`'s, or
+//! the program's own) and looks at the fault's address only:
 //!
 //! | the fault is …                              | then                                          |
 //! |---------------------------------------------|-----------------------------------------------|
@@ -18,9 +18,9 @@
 //! | elsewhere, ignored                          | the same: the kernel lets nobody ignore a fault |
 //! | none: sent by `kill`, default or ignored    | what the action says                          |
 //!
-//! So a program's handler installed *before* ours is reached through ours, and one installed *after*
-//! replaces ours, as it replaces `std`'s. `si_code` does not tell a guard's fault from another
-//! (guard markers give MAPERR, `mprotect` ACCERR), so it is not asked.
+//! So a program's handler installed *before* ours is reached through ours, and one installed
+//! *after* replaces ours, as it replaces `std`'s. `si_code` does not tell a guard's fault from
+//! another (guard markers give MAPERR, `mprotect` ACCERR), so it is not asked.
 //!
 //! A fault that does damage before it reaches a guard cannot be seen: a C frame larger than the
 //! guard, compiled without probes, may step over it.

@@ -1,10 +1,10 @@
 //! The shared pool of one size class: free lists, growing, trimming.
 //!
 //! The lists hold slots in magazines (vectors of up to [`MAGAZINE`]); a worker's cache is filled or
-//! emptied by copying one under the lock. Room for every slot in the lists is allocated, and touched,
-//! when the slot is carved: giving a stack back allocates nothing. What takes long (mapping a slab,
-//! installing guards, giving pages back) is done outside the lock by whoever needs it, on slots
-//! that it has taken off the lists (invariant 4).
+//! emptied by copying one under the lock. Room for every slot in the lists is allocated, and
+//! touched, when the slot is carved: giving a stack back allocates nothing. What takes long
+//! (mapping a slab, installing guards, giving pages back) is done outside the lock by whoever needs
+//! it, on slots that it has taken off the lists (invariant 4).
 //!
 //! **Trimming.** First touch of a page costs 2 to 11 us against 20 ns for a page touched before, so
 //! only stacks that nobody misses are trimmed: those beyond [`HOT_RESERVE`], the coldest first, and
@@ -67,8 +67,8 @@ static POOLS: [Pool; LARGEST_LOG2 - SMALLEST_LOG2 + 1] = {
 };
 
 impl Pool {
-    /// The process-wide pool of slots of `stack_bytes`, rounded up to a power of two that is at least
-    /// 16 KiB and four pages. A quarter of a slot, up to 64 KiB, is its guard.
+    /// The process-wide pool of slots of `stack_bytes`, rounded up to a power of two that is at
+    /// least 16 KiB and four pages. A quarter of a slot, up to 64 KiB, is its guard.
     ///
     /// # Errors
     /// More than 1 GiB is taken for a mistake.
@@ -202,8 +202,8 @@ impl Pool {
         Ok(())
     }
 
-    /// Gives memory of free stacks back to the kernel, if this pool has been quiet; returns how many
-    /// stacks were trimmed. Bounded work: call it again while it returns something.
+    /// Gives memory of free stacks back to the kernel, if this pool has been quiet; returns how
+    /// many stacks were trimmed. Bounded work: call it again while it returns something.
     ///
     /// For a worker about to sleep for long: while [`Pool::wants_trim`], sleep for
     /// [`TRIM_QUIET`] at most and call this before each sleep.

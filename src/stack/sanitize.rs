@@ -1,8 +1,8 @@
 //! What AddressSanitizer and ThreadSanitizer must be told about fibers; nothing in a usual build.
 //!
 //! `build.rs` sets `cfg(sanitizer)` from what rustc was asked for (nightly,
-//! `RUSTFLAGS=-Zsanitizer=address` or `=thread`); it is read in this file only. Each build has one of
-//! three modules below with the same names, so that callers need no cfg. Without a sanitizer the
+//! `RUSTFLAGS=-Zsanitizer=address` or `=thread`); it is read in this file only. Each build has one
+//! of three modules below with the same names, so that callers need no cfg. Without a sanitizer the
 //! states have no size and the functions no code.
 //!
 //! | call              | where                                                                 |
@@ -85,8 +85,8 @@ mod none {
 }
 
 /// AddressSanitizer keeps, per thread, the bounds of the running stack and a "fake stack" on the
-/// heap where frames outlive their function (to find uses after return). Each side of a switch names
-/// the other's bounds and swaps the fake stack.
+/// heap where frames outlive their function (to find uses after return). Each side of a switch
+/// names the other's bounds and swaps the fake stack.
 #[cfg(sanitizer = "address")]
 mod address {
     use super::super::Stack;
@@ -211,8 +211,8 @@ mod address {
     }
 }
 
-/// ThreadSanitizer keeps a context (vector clock, shadow call stack) per fiber and is told which one
-/// runs; a switch orders what came before it, as on one thread.
+/// ThreadSanitizer keeps a context (vector clock, shadow call stack) per fiber and is told which
+/// one runs; a switch orders what came before it, as on one thread.
 #[cfg(sanitizer = "thread")]
 mod thread {
     use super::super::Stack;

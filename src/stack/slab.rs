@@ -1,9 +1,11 @@
 //! Slabs: the large mappings that slots are carved from, and a table to find a slot by its address.
 //!
-//! The table is static, append-only and read without locks, so that the overflow handler can ask it:
-//! an entry is written once, before the count that covers it is stored (release), and never again.
+//! The table is static, append-only and read without locks, so that the overflow handler can ask
+//! it: an entry is written once, before the count that covers it is stored (release), and never
+//! again.
 //!
-//! May be called from: [`map`], any thread; [`find`], also signal handlers (no locks, no allocation).
+//! May be called from: [`map`], any thread; [`find`], also signal handlers (no locks, no
+//! allocation).
 
 use super::Top;
 use crate::sys::mem::{self, Range};
@@ -26,8 +28,9 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    /// The guard is a quarter of the slot, but at most 64 KiB: C frames are not probed page by page,
-    /// so one frame must not be able to step over it. 4 KiB of 16, 16 of 64, 64 of 256 and more.
+    /// The guard is a quarter of the slot, but at most 64 KiB: C frames are not probed page by
+    /// page, so one frame must not be able to step over it. 4 KiB of 16, 16 of 64, 64 of 256 and
+    /// more.
     #[inline]
     pub(super) fn of(stack_bytes: usize) -> Shape {
         let most = (64 << 10).max(mem::page_size());

@@ -14,7 +14,8 @@ pub(super) fn register(shape: Shape, top: Top) {
     let range = shape.usable(top);
     let lowest = range.base().addr();
     let request = [STACK_REGISTER, lowest, lowest + range.len() - 1, 0, 0, 0];
-    // SAFETY: changes nothing but rdx and the flags (rdi ends as it began); valgrind reads `request`.
+    // SAFETY: changes nothing but rdx and the flags (rdi ends as it began); valgrind reads
+    // `request`.
     unsafe {
         core::arch::asm!(
             "rol rdi, 3",

@@ -1,4 +1,5 @@
-//! What waking a ring from outside needs: eventfds, and messages posted without a ring of one's own.
+//! What waking a ring from outside needs: eventfds, and messages posted without a ring of one's
+//! own.
 
 use std::io;
 use std::mem;

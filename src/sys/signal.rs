@@ -24,6 +24,9 @@ pub(crate) enum Disposition {
     Plain(unsafe extern "C" fn(i32)),
 }
 
+/// A handler that is told about the fault.
+type InfoHandler = unsafe extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void);
+
 impl Action {
     /// `SIG_DFL`.
     pub(crate) fn default_action() -> Action {
@@ -48,11 +51,9 @@ impl Action {
             libc::SIG_DFL => Disposition::Default,
             libc::SIG_IGN => Disposition::Ignore,
             // SAFETY: whoever installed the action promised that this is a handler of this form.
-            _ if self.0.sa_flags & libc::SA_SIGINFO != 0 => Disposition::Info(unsafe {
-                transmute::<usize, unsafe extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void)>(
-                    address,
-                )
-            }),
+            _ if self.0.sa_flags & libc::SA_SIGINFO != 0 => {
+                Disposition::Info(unsafe { transmute::<usize, InfoHandler>(address) })
+            }
             // SAFETY: as above.
             _ => Disposition::Plain(unsafe {
                 transmute::<usize, unsafe extern "C" fn(i32)>(address)

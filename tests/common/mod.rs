@@ -16,8 +16,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Defines test bodies and runs each of them in every place there is: on a plain thread, on the main
-/// fiber of a runtime with one worker, and on a fiber spawned among two workers.
+/// Defines test bodies and runs each of them in every place there is: on a plain thread, on the
+/// main fiber of a runtime with one worker, and on a fiber spawned among two workers.
 #[macro_export]
 macro_rules! contract {
     ($($(#[doc = $doc:literal])* fn $name:ident() $body:block)*) => {

@@ -7,8 +7,8 @@
 //! | `encode.rs` | an op to a submission entry: the only place that fills one                  |
 //! | `wait.rs`   | what is armed in the ring so that a sleeping worker can be woken            |
 //!
-//! `user_data` is the address of the [`Pending`](crate::coro::Pending), or the number of a descriptor
-//! that is being closed, with one of the `TAG_`s in its low three bits.
+//! `user_data` is the address of the [`Pending`](crate::coro::Pending), or the number of a
+//! descriptor that is being closed, with one of the `TAG_`s in its low three bits.
 
 use super::{Caps, Config, SleepWord, Wait, Waker};
 use crate::coro::header::Waiting;
@@ -115,8 +115,8 @@ impl Uring {
     fn start(&mut self, op: PendingPtr, ready: &FiberList) -> bool {
         // SAFETY: the op is ours since `enqueue`, and this is the only reference to it.
         let entry = encode::encode(unsafe { op.op() }).user_data(op.to_user_data() | TAG_OP);
-        // SAFETY: what the entry points to outlives the op's completion: the op's fiber is suspended
-        // until then (the invariant of `coro/pending.rs`).
+        // SAFETY: what the entry points to outlives the op's completion: the op's fiber is
+        // suspended until then (the invariant of `coro/pending.rs`).
         if unsafe { self.push(&entry, ready) } {
             op.owe();
             true
@@ -343,24 +343,26 @@ impl Uring {
         if self.push_plain(&entry) {
             self.closing += 1;
             _ = fd.into_raw_fd(); // the entry owns it now
-            // At once: the other end of a pipe, or whoever wants the address, must not depend on when
-            // this worker comes to its next turn.
+            // At once: the other end of a pipe, or whoever wants the address, must not depend on
+            // when this worker comes to its next turn.
             self.ring.hand_over();
         }
     }
 
     fn close_completed(&mut self, number: u64, result: i32) {
         self.closing -= 1;
-        if result == -libc::ECANCELED {
+        if result == -libc::ECANCELED && self.ending {
             // The kernel had put it off (as it does where closing flushes), and `cancel_all` came
-            // first: the descriptor is still open, and still ours.
+            // first: the descriptor is still open, and still ours. Without `cancel_all` the answer
+            // is the file system's (a FUSE server may flush with any error), after the close; by
+            // now the number may be somebody else's.
             // SAFETY: its owner gave it to `close`, and nobody has closed it since.
             drop(unsafe { OwnedFd::from_raw_fd(number as i32) });
         }
     }
 
-    /// Waits for the closes under way: the end of the ring would cancel those that were put off, and
-    /// nobody would see that. Fibers that complete meanwhile are not resumed any more.
+    /// Waits for the closes under way: the end of the ring would cancel those that were put off,
+    /// and nobody would see that. Fibers that complete meanwhile are not resumed any more.
     fn finish_closes(&mut self) {
         let start = Instant::now();
         let nobody = FiberList::default();

@@ -85,8 +85,8 @@ impl Ring {
         flag
     }
 
-    /// The flag for deferred completions was up for nothing: it is not believed for a while. What it
-    /// may announce meanwhile is found by the next wait at the latest.
+    /// The flag for deferred completions was up for nothing: it is not believed for a while. What
+    /// it may announce meanwhile is found by the next wait at the latest.
     #[cold]
     pub(super) fn distrust_flag(&mut self) {
         self.skip_flag = SKIPS;

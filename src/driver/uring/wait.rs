@@ -72,9 +72,9 @@ impl Arm {
         self.armed = true;
     }
 
-    /// The ring is about to be closed, which the kernel does in its own time. Until then the wait of a
-    /// dead ring would stay in line for the word, in front of that of the word's next user, and
-    /// swallow a wake-up that is meant for the other. So it is woken here.
+    /// The ring is about to be closed, which the kernel does in its own time. Until then the wait
+    /// of a dead ring would stay in line for the word, in front of that of the word's next user,
+    /// and swallow a wake-up that is meant for the other. So it is woken here.
     pub(super) fn disarm(&mut self) {
         if let Kind::Futex(word) = &self.kind
             && self.armed
@@ -90,13 +90,13 @@ impl Arm {
     }
 }
 
-/// Whether a ring of this kernel really is woken by `method`: arms it, pokes it from another thread,
-/// and looks whether that arrives.
+/// Whether a ring of this kernel really is woken by `method`: arms it, pokes it from another
+/// thread, and looks whether that arrives.
 ///
 /// A futex wait that is armed while the process has a single thread can miss its wake on Linux 6.16
 /// and later, because the process moves to a futex table of its own when its second thread starts.
-/// Therefore the other thread exists before anything is armed, which also settles the matter for the
-/// rest of the process's life.
+/// Therefore the other thread exists before anything is armed, which also settles the matter for
+/// the rest of the process's life.
 pub(crate) fn self_test(method: WakeMethod) -> io::Result<bool> {
     const PATIENCE: Duration = Duration::from_millis(500);
     // The kernel may keep looking at the word for as long as the ring lives.

@@ -174,8 +174,8 @@ fn locked_memory_falls_back_to_mprotect() {
     assert_passed(&child("stack::tests::pool::child_locked_memory"));
 }
 
-/// Makes the kernel refuse `process_madvise` with `errno`, and if asked `madvise(GUARD_INSTALL)` too:
-/// what a container's filter or an older kernel does. For the rest of the process.
+/// Makes the kernel refuse `process_madvise` with `errno`, and if asked `madvise(GUARD_INSTALL)`
+/// too: what a container's filter or an older kernel does. For the rest of the process.
 fn refuse(errno: i32, guards_too: bool) {
     const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     const JUMP_IF: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
