@@ -59,6 +59,17 @@ refuse() {
     fi
 }
 
+# integration <name...>: cargo's arguments for all of tests/*.rs but these
+integration() {
+    local file name
+    for file in tests/*.rs; do
+        name=$(basename "$file" .rs)
+        if [[ " $* " != *" $name "* ]]; then
+            echo "--test $name"
+        fi
+    done
+}
+
 # binary <cargo test arguments...>: the path of the one test program that they build
 binary() {
     cargo test --no-run --message-format=json "$@" |

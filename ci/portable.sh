@@ -8,5 +8,6 @@ source ci/lib.sh
 
 export RAMIE_SWITCH=portable
 cargo clippy --workspace --all-targets -- -D warnings
+cargo build --examples
 tests cargo test --lib --tests --no-fail-fast
 finish
