@@ -30,6 +30,15 @@ fn must_fail(preemptions: usize, fault: &str, model: impl Fn() + Send + Sync + '
     let found =
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| check(preemptions, model)));
     let payload = found.expect_err("the canary lives: the model does not see what it should");
-    let text = crate::fiber::panic_text(&*payload);
+    let text = panic_text(&*payload);
     assert!(text.contains(fault), "the canary died of something else: {text}");
+}
+
+/// The payload of a panic as text, if it is text.
+fn panic_text(payload: &(dyn std::any::Any + Send)) -> &str {
+    payload
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("a payload that is no text")
 }
