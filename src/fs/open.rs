@@ -157,12 +157,12 @@ mod tests {
         let fifo = Fifo::new();
         let path = fifo.0.clone();
         let (opened, reader_has_opened) = std::sync::mpsc::channel();
+        let start = Instant::now();
         let writer = spawn(move || {
             sleep(WHILE);
             let _file = File::options().write(true).open(path).unwrap();
             reader_has_opened.recv_timeout(Duration::from_secs(20)).is_ok()
         });
-        let start = Instant::now();
         let mut reader = fifo.open(libc::O_RDONLY).unwrap();
         assert!(start.elapsed() >= WHILE);
         opened.send(()).unwrap();
@@ -192,11 +192,11 @@ mod tests {
         for flags in [libc::O_WRONLY, libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC] {
             let fifo = Fifo::new();
             let path = fifo.0.clone();
+            let start = Instant::now();
             let reader = spawn(move || {
                 sleep(WHILE);
                 std::fs::read(path).unwrap()
             });
-            let start = Instant::now();
             let mut writer = fifo.open(flags).unwrap();
             assert!(start.elapsed() >= WHILE);
             writer.write_all(b"text").unwrap();

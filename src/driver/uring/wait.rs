@@ -99,6 +99,9 @@ impl Arm {
 /// the rest of the process's life.
 pub(crate) fn self_test(method: WakeMethod) -> io::Result<bool> {
     const PATIENCE: Duration = Duration::from_millis(500);
+    // Some tools run one thread at a time, and none while one waits in the kernel: short waits let
+    // the other thread come to its poke.
+    const SLICE: Duration = Duration::from_millis(5);
     // The kernel may keep looking at the word for as long as the ring lives.
     let word: &'static SleepWord = Box::leak(Box::new(SleepWord::new()));
     let (go, wait_for_go) = std::sync::mpsc::channel::<Waker>();
@@ -129,7 +132,7 @@ pub(crate) fn self_test(method: WakeMethod) -> io::Result<bool> {
         _ = go.send(arm.waker(ring.fd()));
         let start = Instant::now();
         while start.elapsed() < PATIENCE {
-            ring.submit_and_wait(Some(PATIENCE));
+            ring.submit_and_wait(Some(SLICE));
             if let Some((_, result)) = ring.next_completion() {
                 return Ok(result >= 0);
             }
