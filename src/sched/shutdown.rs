@@ -2,7 +2,7 @@
 //!
 //! 1. The phase becomes `Draining`: every worker cancels what it has in flight and fires its
 //!    timers; ops submitted from now on fail with `ECANCELED`. Fibers see errors and come to their
-//!    ends.
+//!    ends. Threads outside can spawn no more.
 //! 2. The thread that drops the runtime is worker 0 and goes on running its fibers, until no fiber
 //!    is alive; or nothing moves and nothing can move any more (the fibers left wait for each
 //!    other); or its patience is at an end. If that thread unwinds, it only waits for the other
@@ -13,7 +13,6 @@
 
 use super::shared::{Phase, Shared};
 use super::{Remote, Worker};
-use crate::coro::FiberPtr;
 use crate::sys::clock;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -42,13 +41,12 @@ pub(crate) fn shut_down(worker: &Worker, patience: Duration) -> Leftovers {
     let deadline_ns = clock::deadline_ns(patience);
     shared.set_phase(Phase::Draining);
 
-    let gave_up = !run_down(worker, deadline_ns);
-    // From here on nothing comes in. What came in a moment ago runs, unless that makes no sense.
-    let mut unclaimed: Vec<FiberPtr> = shared.close_external().into();
-    if !gave_up && !unclaimed.is_empty() {
-        unclaimed.drain(..).for_each(|fiber| worker.queue_fresh(fiber));
-        run_down(worker, deadline_ns);
+    // From here on nothing comes in: a thread that goes on spawning could hold up the end for ever.
+    // What is in, runs.
+    for fiber in shared.close_external() {
+        worker.queue_fresh(fiber);
     }
+    run_down(worker, deadline_ns);
     let fibers = shared.live();
     shared.set_phase(Phase::Stopped);
     shared.pool().close();
@@ -60,15 +58,14 @@ pub(crate) fn shut_down(worker: &Worker, patience: Duration) -> Leftovers {
         tracing::warn!(
             fibers,
             threads,
-            never_started = unclaimed.len(),
             "a runtime was shut down while fibers had not ended; their stacks are leaked"
         );
     }
     Leftovers { fibers, threads }
 }
 
-/// Runs worker 0 until no fiber is alive; `false` if that will not happen any more, or not in time.
-fn run_down(worker: &Worker, deadline_ns: u64) -> bool {
+/// Runs worker 0 until no fiber is alive, or that will not happen any more, or not in time.
+fn run_down(worker: &Worker, deadline_ns: u64) {
     let shared = worker.shared();
     let mut snapshot = (0, 0);
     let mut still_since_ns = clock::now_ns();
@@ -82,10 +79,9 @@ fn run_down(worker: &Worker, deadline_ns: u64) -> bool {
         }
         let still = Duration::from_nanos(now_ns - still_since_ns);
         if still >= STILL || now_ns >= deadline_ns {
-            return false;
+            return;
         }
     }
-    true
 }
 
 /// Fibers resumed so far.
