@@ -34,7 +34,15 @@ export TSAN_OPTIONS=halt_on_error=0:exitcode=66:suppressions=$PWD/ci/tsan.supp
 export RUST_BACKTRACE=0
 cargo=(cargo +nightly test -Zbuild-std --target x86_64-unknown-linux-gnu)
 
-tests "${cargo[@]}" --lib $(integration tidy sums macros) --no-fail-fast -- --skip arch:: \
+# "short" leaves out the tests of files, of which one was killed here (it asks for four gigabytes of
+# buffer, which the tool shadows), and the stress, which once found a descriptor open too long. Neither
+# is understood well enough yet to hold up others.
+targets=$(integration tidy sums macros)
+if [[ ${1:-} == short ]]; then
+    targets="--test fiber --test join --test local --test panics"
+fi
+
+tests "${cargo[@]}" --lib $targets --no-fail-fast -- --skip arch:: \
     --skip what_comes_in_during_the_shutdown --skip stacks_are_trimmed \
     --skip the_stack_is_as_large_as_it_says --skip closures_and_results_of_any_size --skip odd_layouts \
     --skip descriptors_and_threads_are_given_back \
