@@ -21,6 +21,7 @@ use crate::coro::{
 use crate::driver::{self, Caps, Driver};
 use crate::stack::{Cache, Stack, sanitize};
 use crate::sys::clock;
+use crate::sys::thread_end::Marker;
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -57,6 +58,12 @@ pub(crate) struct Worker {
     main: Cell<Option<FiberPtr>>,
     /// The runtime shuts down: every op fails at once.
     draining: Cell<bool>,
+    /// Goes before any thread-local value that a suspended fiber may have borrowed.
+    marker: Marker,
+    /// Fibers started here.
+    started: Cell<u64>,
+    /// No fiber may be resumed any more.
+    lost: Cell<bool>,
     pub(super) remote: &'static Remote,
     pub(super) shared: Arc<Shared>,
     caps: Arc<Caps>,
@@ -94,6 +101,9 @@ impl Worker {
             stop: Cell::new(false),
             main: Cell::new(None),
             draining: Cell::new(false),
+            marker: Marker::new(current::forget),
+            started: Cell::new(0),
+            lost: Cell::new(false),
             remote,
             caps: Arc::clone(driver.caps()),
             index,
@@ -240,9 +250,37 @@ impl Worker {
 
     // ---- The loop -------------------------------------------------------------------------------
 
+    /// Fibers of this worker that have started and not ended.
+    fn suspended(&self) -> u64 {
+        self.started.get() - self.remote.ended.load(Ordering::Relaxed)
+    }
+
+    /// Whether no fiber may be resumed any more. While its thread destroys its thread-local values,
+    /// a suspended fiber might go on inside the `with` of one that is gone.
+    pub(crate) fn is_lost(&self) -> bool {
+        if self.marker.is_gone() && self.suspended() != 0 {
+            self.lost.set(true);
+        }
+        self.lost.get()
+    }
+
+    fn enter(&self) -> current::Entered {
+        debug_assert!(!self.is_lost());
+        let entered = current::enter(self);
+        self.marker.renew();
+        entered
+    }
+
+    fn leave(&self, entered: current::Entered) {
+        if self.suspended() != 0 {
+            self.marker.lay();
+        }
+        entered.leave();
+    }
+
     /// Runs fibers until `stop`, or until the runtime has stopped, or until `deadline_ns`.
     pub(crate) fn run(&self, deadline_ns: Option<u64>) {
-        let entered = current::enter(self);
+        let entered = self.enter();
         self.shared.idle().enter();
         self.stop.set(false);
         loop {
@@ -264,18 +302,18 @@ impl Worker {
         }
         self.leave_search();
         self.shared.worker_gone(!self.fresh.is_empty());
-        entered.leave();
+        self.leave(entered);
     }
 
     /// Runs one pass without ever waiting. Returns the number of resumes.
     pub(crate) fn tick(&self) -> u64 {
-        let entered = current::enter(self);
+        let entered = self.enter();
         let before = self.remote.resumes.load(Ordering::Relaxed);
         self.shared.idle().enter();
         self.events();
         self.pass();
         self.shared.worker_gone(!self.fresh.is_empty());
-        entered.leave();
+        self.leave(entered);
         self.remote.resumes.load(Ordering::Relaxed) - before
     }
 
@@ -350,6 +388,7 @@ impl Worker {
     fn step(&self, fiber: FiberPtr) {
         if fiber.header().home.load(Ordering::Relaxed).is_null() {
             self.remote.set_home(fiber);
+            self.started.set(self.started.get() + 1);
         }
         self.running.set(Some(fiber));
         // SAFETY: it was in one of our queues, so we are its holder (`coro/mod.rs`), and it is
@@ -359,6 +398,7 @@ impl Worker {
             park::resume(fiber, (self as *const Self).expose_provenance(), self.sanitize.get())
         };
         self.running.set(None);
+        self.marker.renew();
         match after {
             AfterSwitch::Yield => self.ready.push(fiber),
             AfterSwitch::Submit(op) => self.submit(fiber, op),
