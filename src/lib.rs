@@ -61,6 +61,12 @@
 //! names the fiber, [`is_fiber`] says whether there is one. [`fiber_local!`] declares values of
 //! which every fiber has its own.
 //!
+//! # Async code
+//! [`block_on`] runs a future on the calling fiber, which suspends where the future is pending;
+//! [`spawn_future`] gives it a fiber of its own. A [`JoinHandle`] is a future, so async code can
+//! await fibers. So a protocol that somebody has written as a future works here as it is, without
+//! another runtime.
+//!
 //! # Cancellation
 //! [`JoinHandle::cancel`] asks a fiber to end early. Nothing is unwound: the operation that the
 //! fiber waits in, or else its next one, fails with an error that [`is_cancelled`] recognises, and
@@ -124,6 +130,7 @@ pub mod time;
 
 #[expect(unsafe_code, reason = "L8: handles own references to fibers")]
 mod fiber;
+mod future;
 #[expect(unsafe_code, reason = "L8: values that live as long as their fiber")]
 mod local;
 #[cfg(all(test, loom))]
@@ -136,6 +143,7 @@ pub use fiber::{
     Builder, Fiber, FiberId, JoinHandle, current, is_fiber, no_suspend, park, park_timeout, spawn,
     spawn_local, stack_remaining, unblock, yield_now,
 };
+pub use future::{block_on, spawn_future, spawn_future_local, try_block_on};
 pub use local::{AccessError, LocalKey};
 /// Runs the body of `fn main` as the main fiber of a runtime.
 ///

@@ -3,6 +3,7 @@
 
 use crate::driver::{WakeMethod, caps};
 use crate::fiber::{JoinHandle, spawn_external};
+use crate::future::block_on;
 use crate::sched::{Config, Shared, Worker, current, shutdown};
 use crate::stack::overflow;
 use std::fmt;
@@ -384,6 +385,19 @@ impl Handle {
         T: Send + 'static,
     {
         spawn_external(&self.shared, f)
+    }
+
+    /// As [`spawn`](Self::spawn), for a future: the fiber runs it with
+    /// [`block_on`](crate::block_on). See [`spawn_future`](crate::spawn_future).
+    ///
+    /// # Errors
+    /// As [`spawn`](Self::spawn).
+    pub fn spawn_future<F>(&self, future: F) -> io::Result<JoinHandle<F::Output>>
+    where
+        F: IntoFuture + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.spawn(move || block_on(future))
     }
 
     /// What the runtime has done and holds.

@@ -13,6 +13,7 @@
 //! | `header.rs`  | the header, its layout at the top of the stack, who may touch what      |
 //! | `signal.rs`  | the one word a fiber or thread waits on (pure, model-checked)           |
 //! | `thread.rs`  | the same wait for a plain thread                                        |
+//! | `task.rs`    | the same wait for a future                                              |
 //! | `cancel.rs`  | requests to end early (pure, model-checked)                             |
 //! | `bounds.rs`  | the calls of `timeout` and `shield` that a fiber is in                  |
 //! | `entry.rs`   | making a fiber from a closure; its first and its last step              |
@@ -34,6 +35,7 @@ pub(crate) mod local;
 pub(crate) mod park;
 pub(crate) mod pending;
 pub(crate) mod signal;
+pub(crate) mod task;
 pub(crate) mod thread;
 pub(crate) mod timer;
 

@@ -41,6 +41,6 @@ pub(crate) use detach::Detach;
 pub(crate) use remote::Remote;
 pub(crate) use shared::{Config, Shared};
 pub(crate) use submit::{
-    blocking, close_detached, opens_in_haste, submit, wait, waiting, wake_waiter,
+    blocking, close_detached, must_end, opens_in_haste, submit, wait, waiting, wake_waiter,
 };
 pub(crate) use worker::Worker;

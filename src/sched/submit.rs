@@ -5,7 +5,7 @@ use super::{Remote, cancel, current};
 use crate::coro::header::Waiting;
 use crate::coro::{
     AfterSwitch, FiberPtr, OnCancel, Pending, PendingPtr, Signal, Timer, TimerPtr, Wait, Waiter,
-    park, thread,
+    park, task, thread,
 };
 use crate::driver::lower::{self, Route};
 use crate::op::{Op, decode, perform};
@@ -79,6 +79,21 @@ pub(crate) fn wait(signal: &Signal, deadline_ns: Option<u64>, on_cancel: OnCance
     signal.is_set()
 }
 
+/// Whether the calling fiber is to end, because of a cancel request, which counts as reported by
+/// this, or because its runtime shuts down. Never where it could not suspend.
+pub(crate) fn must_end() -> bool {
+    let Some((worker, fiber)) = current::fiber() else { return false };
+    if std::thread::panicking() {
+        return false;
+    }
+    let cancel = &fiber.header().cancel;
+    let requested = cancel.is_requested_before_wait();
+    if requested {
+        cancel.reported();
+    }
+    requested || worker.is_draining()
+}
+
 /// Makes ready whoever `Signal::set` returned.
 #[inline]
 pub(crate) fn wake_waiter(waiter: Waiter) {
@@ -89,6 +104,8 @@ pub(crate) fn wake_waiter(waiter: Waiter) {
         Waiter::Fiber(address) => wake(unsafe { FiberPtr::from_address(address) }),
         // SAFETY: as above.
         Waiter::Thread(address) => unsafe { thread::wake(address) },
+        // SAFETY: as above; what is taken out is the taker's.
+        Waiter::Task(address) => unsafe { task::wake(address) },
     }
 }
 
