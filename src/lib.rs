@@ -124,6 +124,8 @@ mod local;
 #[cfg(all(test, loom))]
 mod loom_models;
 mod runtime;
+#[expect(unsafe_code, reason = "L8: children borrow from the frame that waits for them")]
+mod scope;
 
 pub use driver::WakeMethod;
 pub use fiber::{
@@ -231,6 +233,7 @@ pub use ramie_macros::main;
 /// ```
 pub use ramie_macros::test;
 pub use runtime::{Handle, Metrics, Runtime, RuntimeBuilder};
+pub use scope::{Scope, ScopedJoinHandle, scope};
 
 /// Whether an operation failed because its fiber was asked to end, or its runtime shut down.
 ///

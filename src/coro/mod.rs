@@ -14,6 +14,7 @@
 //! | `signal.rs`  | the one word a fiber or thread waits on (pure, model-checked)           |
 //! | `thread.rs`  | the same wait for a plain thread                                        |
 //! | `cancel.rs`  | requests to end early (pure, model-checked)                             |
+//! | `children.rs` | the fibers of a scope, counted (pure, model-checked)                   |
 //! | `entry.rs`   | making a fiber from a closure; its first and its last step              |
 //! | `park.rs`    | [`AfterSwitch`], `suspend` and `resume`                                 |
 //! | `pending.rs` | an op in flight: the op, its outcome and the fiber that waits for it    |
@@ -25,6 +26,7 @@
 //! workers; a started fiber stays on the worker that started it (its *home*).
 
 mod cancel;
+mod children;
 pub(crate) mod entry;
 pub(crate) mod header;
 pub(crate) mod list;
@@ -36,6 +38,7 @@ pub(crate) mod thread;
 pub(crate) mod timer;
 
 pub(crate) use cancel::Cancel;
+pub(crate) use children::Children;
 pub(crate) use header::{FiberPtr, Header};
 pub(crate) use list::FiberList;
 pub(crate) use park::{AfterSwitch, OnCancel, Wait};
