@@ -136,6 +136,8 @@ mod local;
 #[cfg(all(test, loom))]
 mod loom_models;
 mod runtime;
+#[expect(unsafe_code, reason = "L8: children borrow from the frame that waits for them")]
+mod scope;
 
 pub use cancel::is_cancelled;
 pub use driver::WakeMethod;
@@ -245,6 +247,7 @@ pub use ramie_macros::main;
 /// ```
 pub use ramie_macros::test;
 pub use runtime::{Handle, Metrics, Runtime, RuntimeBuilder};
+pub use scope::{Scope, ScopedJoinHandle, scope};
 pub use time::sleep;
 
 /// The example on the project's front page.

@@ -16,6 +16,7 @@
 //! | `task.rs`    | the same wait for a future                                              |
 //! | `cancel.rs`  | requests to end early (pure, model-checked)                             |
 //! | `bounds.rs`  | the calls of `timeout` and `shield` that a fiber is in                  |
+//! | `children.rs` | the fibers of a scope, counted (pure, model-checked)                   |
 //! | `entry.rs`   | making a fiber from a closure; its first and its last step              |
 //! | `park.rs`    | [`AfterSwitch`], `suspend` and `resume`                                 |
 //! | `pending.rs` | an op in flight: the op, its outcome and the fiber that waits for it    |
@@ -28,6 +29,7 @@
 
 pub(crate) mod bounds;
 mod cancel;
+mod children;
 pub(crate) mod entry;
 pub(crate) mod header;
 pub(crate) mod list;
@@ -41,6 +43,7 @@ pub(crate) mod timer;
 
 pub(crate) use bounds::{Bound, Bounds};
 pub(crate) use cancel::Cancel;
+pub(crate) use children::Children;
 pub(crate) use header::{FiberPtr, Header};
 pub(crate) use list::FiberList;
 pub(crate) use park::{AfterSwitch, OnCancel, Wait};

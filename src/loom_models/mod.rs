@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod cancel;
+mod children;
 mod idle;
 mod inbox;
 mod signal;

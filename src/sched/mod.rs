@@ -8,6 +8,7 @@
 //! | `answer.rs`   | answers that are more than a number: descriptors, initialised memory      |
 //! | `detach.rs`   | an owner of a descriptor whose drop does not wait                         |
 //! | `worker.rs`   | a worker: its loop, and what it does for a fiber that left its stack      |
+//! | `children.rs` | fibers with a parent                                                      |
 //! | `search.rs`   | an idle worker: looking for work, and sleeping when there is none         |
 //! | `idle.rs`     | who is awake, sleeps, searches: the counters and their transitions        |
 //! | `fresh.rs`    | a worker's fresh fibers, which others may steal                           |
@@ -23,6 +24,7 @@
 mod answer;
 pub(crate) mod blocking;
 pub(crate) mod cancel;
+mod children;
 pub(crate) mod current;
 mod detach;
 pub(crate) mod fresh;

@@ -72,7 +72,7 @@ pub(crate) struct Worker {
     ids_end: Cell<u64>,
     pub(super) driver: RefCell<Driver>,
     pub(super) timers: RefCell<Timers>,
-    stacks: RefCell<Cache>,
+    pub(super) stacks: RefCell<Cache>,
     sanitize: UnsafeCell<sanitize::ThreadState>,
     pub(super) search: super::search::State,
 }
@@ -147,7 +147,7 @@ impl Worker {
 
     /// An identifier that no other fiber of this process has or will have.
     #[inline]
-    fn next_id(&self) -> u64 {
+    pub(super) fn next_id(&self) -> u64 {
         static BLOCKS: AtomicU64 = AtomicU64::new(1);
         if self.next_id.get() == self.ids_end.get() {
             let block = BLOCKS.fetch_add(1, Ordering::Relaxed);
@@ -410,8 +410,17 @@ impl Worker {
             AfterSwitch::Yield => self.ready.push(fiber),
             AfterSwitch::Submit(op) => self.submit(fiber, op),
             AfterSwitch::Wait(wait) => self.register(fiber, wait),
-            AfterSwitch::Ended => self.ended(fiber),
+            AfterSwitch::Ended => _ = self.ended(fiber),
             AfterSwitch::Free => self.free(fiber),
+            AfterSwitch::ChildEnded(children) => {
+                if self.ended(fiber) {
+                    wake_waiter(children.ended());
+                }
+            }
+            AfterSwitch::FreeChild(children) => {
+                self.free(fiber);
+                wake_waiter(children.ended());
+            }
         }
     }
 
@@ -452,8 +461,9 @@ impl Worker {
         }
     }
 
+    /// `false` if the fiber is resumed once more.
     #[inline]
-    fn ended(&self, fiber: FiberPtr) {
+    pub(super) fn ended(&self, fiber: FiberPtr) -> bool {
         let panicked = fiber.header().panicked.get();
         let mut books = self.close_books(fiber);
         if self.main.get() == Some(fiber) {
@@ -461,13 +471,17 @@ impl Worker {
         }
         match fiber.header().ended.set() {
             // The handle went away a moment ago: the fiber is resumed to drop its result.
-            Waiter::Detached => return self.push_woken(fiber),
+            Waiter::Detached => {
+                self.push_woken(fiber);
+                return false;
+            }
             waiter => wake_waiter(waiter),
         }
         // The fiber may be gone by now.
         // SAFETY: it has ended, and this copy of its state is the one that is destroyed.
         unsafe { sanitize::destroy(self.sanitize.get(), &raw mut books) };
         self.count_end(panicked);
+        true
     }
 
     #[inline]
