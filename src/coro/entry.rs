@@ -14,7 +14,7 @@ use std::thread;
 use super::header::Waiting;
 use super::local::{self, Locals};
 use super::park;
-use super::{AfterSwitch, Cancel, FiberPtr, Header, Signal};
+use super::{AfterSwitch, Bounds, Cancel, FiberPtr, Header, Signal};
 use crate::arch::{Context, Entry};
 use crate::stack::{Stack, sanitize};
 
@@ -126,6 +126,7 @@ where
             refs: AtomicU32::new(1),
             no_suspend: Cell::new(0),
             cancel: Cancel::new(),
+            bounds: Bounds::new(),
             panicked: Cell::new(false),
             thread_pointer: Cell::new(0),
             thread: Cell::new(ptr::null_mut()),

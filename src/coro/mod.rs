@@ -14,6 +14,7 @@
 //! | `signal.rs`  | the one word a fiber or thread waits on (pure, model-checked)           |
 //! | `thread.rs`  | the same wait for a plain thread                                        |
 //! | `cancel.rs`  | requests to end early (pure, model-checked)                             |
+//! | `bounds.rs`  | the calls of `timeout` and `shield` that a fiber is in                  |
 //! | `entry.rs`   | making a fiber from a closure; its first and its last step              |
 //! | `park.rs`    | [`AfterSwitch`], `suspend` and `resume`                                 |
 //! | `pending.rs` | an op in flight: the op, its outcome and the fiber that waits for it    |
@@ -24,6 +25,7 @@
 //! Words: a fiber is *fresh* until it first runs, then *started*. Fresh fibers may move between
 //! workers; a started fiber stays on the worker that started it (its *home*).
 
+pub(crate) mod bounds;
 mod cancel;
 pub(crate) mod entry;
 pub(crate) mod header;
@@ -35,6 +37,7 @@ pub(crate) mod signal;
 pub(crate) mod thread;
 pub(crate) mod timer;
 
+pub(crate) use bounds::{Bound, Bounds};
 pub(crate) use cancel::Cancel;
 pub(crate) use header::{FiberPtr, Header};
 pub(crate) use list::FiberList;

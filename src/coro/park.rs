@@ -43,6 +43,9 @@ pub(crate) enum OnCancel {
     Ignore,
     /// It ends the wait, and does not let one begin while it has not been reported.
     End,
+    /// A deadline ends the wait if it expires meanwhile. (Requests end it by the token: this is the
+    /// wait of `park`.)
+    Wake,
 }
 
 /// Switches from the running fiber `fiber` to the context that resumed it. Returns the word of the

@@ -4,6 +4,7 @@
 //! |---------------|---------------------------------------------------------------------------|
 //! | `current.rs`  | which worker and which fiber the calling code runs on                     |
 //! | `submit.rs`   | how a call suspends: an op, a wait on a signal, a job for the pool        |
+//! | `cancel.rs`   | cancel requests, deadlines and shields                                    |
 //! | `answer.rs`   | answers that are more than a number: descriptors, initialised memory      |
 //! | `detach.rs`   | an owner of a descriptor whose drop does not wait                         |
 //! | `worker.rs`   | a worker: its loop, and what it does for a fiber that left its stack      |
@@ -21,6 +22,7 @@
 
 mod answer;
 pub(crate) mod blocking;
+pub(crate) mod cancel;
 pub(crate) mod current;
 mod detach;
 pub(crate) mod fresh;

@@ -1,7 +1,7 @@
 //! How a call suspends. On a fiber each of these gives the thread to other fibers meanwhile; on a
 //! plain thread, and while the thread unwinds, it blocks the thread.
 
-use super::{Remote, current};
+use super::{Remote, cancel, current};
 use crate::coro::header::Waiting;
 use crate::coro::{
     AfterSwitch, FiberPtr, OnCancel, Pending, PendingPtr, Signal, Timer, TimerPtr, Wait, Waiter,
@@ -18,12 +18,20 @@ use std::time::Duration;
 #[inline]
 pub(crate) fn submit(mut op: Op<'_>) -> io::Result<u32> {
     let Some((worker, fiber)) = current::suspendable() else {
+        if op.can_be_refused() && cancel::refuses_on_thread() {
+            return Err(cancel::error());
+        }
         return decode::decode(perform::perform(&mut op));
     };
     match lower::route(&op, worker.caps()) {
         Route::Driver => {}
         Route::Now => return decode::decode(perform::perform(&mut op)),
-        Route::Pool => return blocking(|| decode::decode(perform::perform(&mut op))),
+        Route::Pool => {
+            if op.can_be_refused() {
+                cancel::check()?;
+            }
+            return blocking(|| decode::decode(perform::perform(&mut op)));
+        }
     }
     let pending = Pending::new(op, fiber);
     // SAFETY: the fiber leaves its stack in the next statement, and only `complete` makes it ready
@@ -37,8 +45,7 @@ pub(crate) fn submit(mut op: Op<'_>) -> io::Result<u32> {
         result = -libc::ECANCELED;
     }
     if result == -libc::ECANCELED {
-        // The request has been delivered.
-        fiber.header().cancel.reported();
+        cancel::report(fiber);
     }
     decode::decode(result)
 }
@@ -64,11 +71,12 @@ pub(crate) fn close_detached(fd: OwnedFd) {
     }
 }
 
-/// Waits until `signal` is set, or `deadline_ns` has come, or a cancel request ends the wait
-/// (as `on_cancel` says). Returns whether the signal is set. The caller is the signal's only
-/// waiter.
+/// Waits until `signal` is set, or `deadline_ns` has come, or a cancel request or the deadline of a
+/// `timeout` ends the wait (as `on_cancel` says). Returns whether the signal is set. The caller is
+/// the signal's only waiter.
 pub(crate) fn wait(signal: &Signal, deadline_ns: Option<u64>, on_cancel: OnCancel) -> bool {
     let Some((_, fiber)) = current::suspendable() else {
+        let deadline_ns = cancel::end_of_wait(deadline_ns, on_cancel);
         return thread::wait(signal, deadline_ns.and_then(clock::instant));
     };
     let timer = deadline_ns.map(|deadline_ns| Timer::new(deadline_ns, fiber));

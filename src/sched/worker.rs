@@ -201,6 +201,13 @@ impl Worker {
         }
     }
 
+    /// Arms the timer of a bound, unless no deadline is waited for any more.
+    pub(crate) fn arm(&self, timer: TimerPtr) {
+        if !self.draining.get() {
+            self.timers.borrow_mut().insert(timer);
+        }
+    }
+
     /// Takes a timer out that has not fired.
     pub(crate) fn disarm(&self, timer: TimerPtr) {
         self.timers.borrow_mut().remove(timer);
@@ -485,30 +492,6 @@ impl Worker {
         }
     }
 
-    /// Ends the wait of a fiber of this worker for which a cancel request has come.
-    pub(crate) fn cancel_wait(&self, fiber: FiberPtr) {
-        if !fiber.header().cancel.is_requested() {
-            return;
-        }
-        match fiber.header().waiting.get() {
-            // SAFETY: the op is ours, and the reference does not leave this line.
-            Waiting::Op(op) if unsafe { op.op() }.can_be_refused() => {
-                self.driver.borrow_mut().cancel(op);
-            }
-            Waiting::Signal(signal, OnCancel::End) => {
-                // SAFETY: `waiting` names a signal only from the moment the fiber has left its
-                // stack until it is back on it (`submit::wait` clears it first thing), and only
-                // this thread resumes it. So the fiber is suspended, and what it borrows for its
-                // wait is alive.
-                let signal = unsafe { signal.as_ref() };
-                if signal.unregister(Waiter::Fiber(fiber.address())) {
-                    self.ready.push(fiber);
-                }
-            }
-            Waiting::Op(_) | Waiting::Signal(_, OnCancel::Ignore) | Waiting::Nothing => {}
-        }
-    }
-
     #[inline]
     fn fire_timers(&self) {
         if !self.timers.borrow().is_empty() {
@@ -520,7 +503,9 @@ impl Worker {
         loop {
             let Some(timer) = self.timers.borrow_mut().pop_due(now_ns) else { return };
             let fiber = timer.fiber();
-            if let Waiting::Signal(signal, _) = fiber.header().waiting.get() {
+            if timer.is_of_bound() {
+                self.fire_bound(timer);
+            } else if let Waiting::Signal(signal, _) = fiber.header().waiting.get() {
                 // SAFETY: as in `cancel_wait`.
                 if unsafe { signal.as_ref() }.unregister(Waiter::Fiber(fiber.address())) {
                     self.ready.push(fiber);
