@@ -118,6 +118,7 @@ pub mod cancel;
 mod coro;
 mod driver;
 pub mod fs;
+pub mod net;
 mod op;
 pub mod os;
 #[expect(unsafe_code, reason = "L6: resuming fibers and borrowing from their stacks")]

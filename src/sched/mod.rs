@@ -38,11 +38,12 @@ pub(crate) mod submit;
 pub(crate) mod timers;
 pub(crate) mod worker;
 
-pub(crate) use answer::{perform_fd, read_spare, submit_fd};
+pub(crate) use answer::{perform_fd, read_spare, recv_fds, submit_fd, submit_fd_within};
 pub(crate) use detach::Detach;
 pub(crate) use remote::Remote;
 pub(crate) use shared::{Config, Shared};
 pub(crate) use submit::{
-    blocking, close_detached, must_end, opens_in_haste, submit, wait, waiting, wake_waiter,
+    blocking, blocks_thread, close_detached, must_end, opens_in_haste, submit, submit_within, wait,
+    waiting, wake_waiter,
 };
 pub(crate) use worker::Worker;

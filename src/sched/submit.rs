@@ -12,6 +12,7 @@ use crate::op::{Op, decode, perform};
 use crate::sys::clock;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 /// Performs one op and returns its result.
 #[inline]
@@ -47,6 +48,24 @@ pub(crate) fn submit(mut op: Op<'_>) -> io::Result<u32> {
         cancel::report(fiber);
     }
     decode::decode(result)
+}
+
+/// As [`submit`], for `timeout` at most on a fiber; `None` if it took longer and has done nothing.
+/// A plain thread waits for as long as the kernel lets it.
+pub(crate) fn submit_within(op: Op<'_>, timeout: Option<Duration>) -> Option<io::Result<u32>> {
+    let Some(timeout) = timeout.filter(|_| !blocks_thread()) else { return Some(submit(op)) };
+    let now_ns = clock::now_ns();
+    let timeout_ns = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
+    let ended = cancel::timed(now_ns, now_ns.saturating_add(timeout_ns), || submit(op));
+    match ended.value {
+        Err(error) if ended.owns_error && error.raw_os_error() == Some(libc::ECANCELED) => None,
+        result => Some(result),
+    }
+}
+
+/// Whether what waits here blocks the thread.
+pub(crate) fn blocks_thread() -> bool {
+    current::suspendable().is_none()
 }
 
 /// Closes a descriptor without reporting errors, and without waiting for file systems that take
