@@ -323,13 +323,12 @@ contract! {
     }
 
     fn descriptors_come_and_go() {
-        #[allow(clippy::useless_conversion, reason = "not with our types")]
         both!({
             let (ours, mut theirs) = connected!();
             let raw = ours.as_raw_fd();
-            let std: std_net::TcpStream = ours.into();
-            assert_eq!(std.as_raw_fd(), raw);
-            let ours = net::TcpStream::from(OwnedFd::from(std));
+            let fd = OwnedFd::from(ours);
+            assert_eq!(fd.as_raw_fd(), raw);
+            let ours = net::TcpStream::from(fd);
             let raw = ours.into_raw_fd();
             // SAFETY: the line above gave it up.
             let mut ours = unsafe { net::TcpStream::from_raw_fd(raw) };
