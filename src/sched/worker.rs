@@ -262,6 +262,11 @@ impl Worker {
         self.started.get() - self.remote.ended.load(Ordering::Relaxed)
     }
 
+    #[inline]
+    pub(super) fn count_start(&self) {
+        self.started.set(self.started.get() + 1);
+    }
+
     /// Whether no fiber may be resumed any more. While its thread destroys its thread-local values,
     /// a suspended fiber might go on inside the `with` of one that is gone.
     pub(crate) fn is_lost(&self) -> bool {
@@ -395,7 +400,7 @@ impl Worker {
     fn step(&self, fiber: FiberPtr) {
         if fiber.header().home.load(Ordering::Relaxed).is_null() {
             self.remote.set_home(fiber);
-            self.started.set(self.started.get() + 1);
+            self.count_start();
         }
         self.running.set(Some(fiber));
         // SAFETY: it was in one of our queues, so we are its holder (`coro/mod.rs`), and it is
