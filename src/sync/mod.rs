@@ -1,0 +1,13 @@
+//! L7: waiting for each other.
+//!
+//! | file      | what                                                            |
+//! |-----------|-----------------------------------------------------------------|
+//! | `wait.rs` | queues of waiters, which everything here is made of             |
+//! | `lock.rs` | the tiny lock that guards them                                  |
+//! | `block.rs` | how they wait and wake: the scheduler, or the model checker    |
+
+mod block;
+#[allow(dead_code, reason = "soon used by all the rest")]
+mod lock;
+#[allow(dead_code, reason = "the channels use the rest")]
+pub(crate) mod wait;
