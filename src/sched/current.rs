@@ -52,6 +52,20 @@ pub(crate) fn suspendable<'a>() -> Option<(&'a Worker, FiberPtr)> {
     Some(found)
 }
 
+/// A number that is this worker's alone, or 0 on a thread that is no worker.
+#[inline(always)]
+pub(crate) fn place() -> usize {
+    arch::get_current()
+}
+
+/// Whether [`suspendable`] would panic.
+#[inline(always)]
+pub(crate) fn must_not_suspend() -> bool {
+    fiber().is_some_and(|(_, fiber)| {
+        fiber.header().no_suspend.get() != 0 && !std::thread::panicking()
+    })
+}
+
 #[cold]
 #[inline(never)]
 fn suspended_in_no_suspend() -> ! {

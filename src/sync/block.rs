@@ -18,6 +18,39 @@ mod real {
         _ = current::suspendable();
     }
 
+    /// Whether `may_wait` would panic; for callers who hold a lock.
+    #[inline]
+    pub(in crate::sync) fn must_not_wait() -> bool {
+        current::must_not_suspend()
+    }
+
+    /// Where the caller runs: differs between workers. All plain threads are one place.
+    #[inline]
+    pub(in crate::sync) fn place() -> usize {
+        current::place()
+    }
+
+    /// Gives others a moment, on this worker or elsewhere. Returns whether to look again: a few
+    /// times, some microseconds all together.
+    pub(in crate::sync) fn linger(round: u32) -> bool {
+        if let Some((worker, _)) = current::suspendable()
+            && worker.has_others()
+        {
+            if round >= 2 {
+                return false;
+            }
+            sched::submit::yield_now();
+            return true;
+        }
+        if round > 6 {
+            return false;
+        }
+        for _ in 0..1 << round {
+            std::hint::spin_loop();
+        }
+        true
+    }
+
     /// As [`sched::wait`].
     #[inline]
     pub(in crate::sync) fn wait(
@@ -53,6 +86,19 @@ mod model {
     struct Thread(Notify);
 
     pub(in crate::sync) fn may_wait() {}
+
+    /// Everybody is in one place: nobody lingers.
+    pub(in crate::sync) fn place() -> usize {
+        0
+    }
+
+    pub(in crate::sync) fn linger(_: u32) -> bool {
+        false
+    }
+
+    pub(in crate::sync) fn must_not_wait() -> bool {
+        false
+    }
 
     /// A deadline may come at any time: the model takes it to come at once.
     pub(in crate::sync) fn wait(signal: &Signal, deadline_ns: Option<u64>, _: OnCancel) -> bool {

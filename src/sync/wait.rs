@@ -67,6 +67,12 @@ impl Waiter {
     #[inline]
     pub(crate) fn new() -> Self {
         block::may_wait();
+        Self::unchecked()
+    }
+
+    /// As `new`, for a caller who knows that [`block::must_not_wait`] does not hold.
+    #[inline]
+    pub(crate) fn unchecked() -> Self {
         Self { signal: Signal::new(), selected: AtomicUsize::new(WAITING), _pinned: PhantomPinned }
     }
 

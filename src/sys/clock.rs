@@ -21,6 +21,11 @@ pub(crate) fn deadline_ns(timeout: Duration) -> u64 {
     now_ns().saturating_add(saturate(timeout))
 }
 
+/// The deadline that is at `instant`; 0 for one before the first use of the clock.
+pub(crate) fn deadline_at(instant: Instant) -> u64 {
+    saturate(instant.saturating_duration_since(start()))
+}
+
 /// The instant of a deadline on std's clock, `None` for [`NEVER`].
 pub(crate) fn instant(deadline_ns: u64) -> Option<Instant> {
     if deadline_ns == NEVER { None } else { start().checked_add(Duration::from_nanos(deadline_ns)) }
