@@ -42,7 +42,7 @@ mod real {
             sched::submit::yield_now();
             return true;
         }
-        if round > 6 {
+        if round > 8 {
             return false;
         }
         for _ in 0..1 << round {

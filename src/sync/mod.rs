@@ -10,9 +10,9 @@
 //! | `mpmc.rs` | channels whose both ends can be cloned                          |
 
 mod block;
-mod chan;
+pub(crate) mod chan;
 #[allow(dead_code, reason = "soon used by all the rest")]
-mod lock;
+pub(crate) mod lock;
 pub mod mpmc;
 pub mod mpsc;
 #[allow(dead_code, reason = "the channels use the rest")]

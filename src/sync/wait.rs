@@ -56,6 +56,8 @@ pub(crate) struct Waiter {
     signal: Signal,
     /// `WAITING`, `WITHDRAWN`, or the token of the node by which it was claimed.
     selected: AtomicUsize,
+    /// See `Waiter::only`.
+    only: bool,
     _pinned: PhantomPinned,
 }
 
@@ -73,7 +75,24 @@ impl Waiter {
     /// As `new`, for a caller who knows that [`block::must_not_wait`] does not hold.
     #[inline]
     pub(crate) fn unchecked() -> Self {
-        Self { signal: Signal::new(), selected: AtomicUsize::new(WAITING), _pinned: PhantomPinned }
+        Self {
+            signal: Signal::new(),
+            selected: AtomicUsize::new(WAITING),
+            only: false,
+            _pinned: PhantomPinned,
+        }
+    }
+
+    /// As `unchecked`, for a waiter in a single queue: whoever takes its node out of that queue has
+    /// claimed it, so that a claim costs no atomic operation.
+    ///
+    /// # Safety
+    /// It gets one node, which is put into one queue, once; and it waits by `wait_only`.
+    #[inline]
+    pub(crate) unsafe fn only() -> Self {
+        let mut waiter = Self::unchecked();
+        waiter.only = true;
+        waiter
     }
 
     /// Decides how the wait ends, if nobody has done so.
@@ -100,6 +119,27 @@ impl Waiter {
             return self.withdraw();
         }
         Some(self.selected.load(Ordering::Relaxed))
+    }
+
+    /// As `wait`, for a waiter made by `only`. `leave` takes its node out of the queue, under the
+    /// lock, and says whether it was there. Returns whether it was claimed and woken.
+    #[inline]
+    pub(crate) fn wait_only(
+        self: Pin<&Self>,
+        deadline_ns: Option<u64>,
+        on_cancel: OnCancel,
+        leave: impl FnOnce() -> bool,
+    ) -> bool {
+        debug_assert!(self.only);
+        if block::wait(&self.signal, deadline_ns, on_cancel) {
+            return true;
+        }
+        if leave() {
+            return false;
+        }
+        // The waker is about to set the signal.
+        while !block::wait(&self.signal, None, OnCancel::Ignore) {}
+        true
     }
 
     /// Ends a wait that has not begun, or has ended without a wake: afterwards it cannot be claimed
@@ -245,7 +285,14 @@ impl Queue {
         // SAFETY: nodes in the queue are alive (invariant 2).
         while let Some(node) = unsafe { self.head.as_ref() } {
             // First the claim, while the node is in the queue and so cannot go (invariant 3).
-            if node.waiter.claim(node.token) {
+            let waiter = node.waiter;
+            if waiter.only {
+                // Nobody but those who hold the lock decides (`Waiter::only`).
+                waiter.selected.store(node.token, Ordering::Relaxed);
+                self.unlink(node, CLAIMED);
+                return Some(Claimed(node));
+            }
+            if waiter.claim(node.token) {
                 self.unlink(node, CLAIMED);
                 return Some(Claimed(node));
             }

@@ -44,7 +44,7 @@ const DONE: u32 = u32::MAX;
 
 /// How long a call may wait.
 #[derive(Clone, Copy)]
-pub(super) enum Until {
+pub(crate) enum Until {
     /// Not at all.
     Now,
     /// Until this time of the monotonic clock.
@@ -65,7 +65,7 @@ fn elsewhere(place: usize) -> bool {
 }
 
 /// Why a message was not sent. It comes back.
-pub(super) enum NotSent<T> {
+pub(crate) enum NotSent<T> {
     /// There is no room: now, or before the deadline.
     Full(T),
     /// No receiver is left, or a cancel request ended the wait.
@@ -73,7 +73,7 @@ pub(super) enum NotSent<T> {
 }
 
 /// Why no message was received.
-pub(super) enum NotReceived {
+pub(crate) enum NotReceived {
     /// There is none: now, or before the deadline.
     Empty,
     /// No sender is left, or a cancel request ended the wait.
@@ -84,7 +84,7 @@ pub(super) enum NotReceived {
 type Slot<T> = UnsafeCell<Option<T>>;
 
 /// See the module's head. The handles count themselves (`add_sender` and so on).
-pub(super) struct Channel<T> {
+pub(crate) struct Channel<T> {
     state: Locked<State<T>>,
     /// Messages in the queue, as of the last change: to be looked at without the lock.
     length: AtomicUsize,
@@ -105,7 +105,7 @@ struct State<T> {
 
 impl<T> Channel<T> {
     /// A channel with one sender and one receiver.
-    pub(super) fn new(capacity: usize) -> Self {
+    pub(crate) fn new(capacity: usize) -> Self {
         let state = State {
             messages: Messages::new(capacity),
             sender_at: NOWHERE,
@@ -120,33 +120,33 @@ impl<T> Channel<T> {
     }
 
     /// The capacity, if there is a limit.
-    pub(super) fn capacity(&self) -> Option<usize> {
+    pub(crate) fn capacity(&self) -> Option<usize> {
         let capacity = self.state.lock().capacity;
         (capacity != usize::MAX).then_some(capacity)
     }
 
-    pub(super) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         let state = self.state.lock();
         state.messages.len() >= state.capacity
     }
 
     /// The messages in the queue.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.state.lock().messages.len()
     }
 
-    pub(super) fn add_sender(&self) {
+    pub(crate) fn add_sender(&self) {
         let mut state = self.state.lock();
         state.senders = state.senders.checked_add(1).unwrap_or_else(|| std::process::abort());
     }
 
-    pub(super) fn add_receiver(&self) {
+    pub(crate) fn add_receiver(&self) {
         let mut state = self.state.lock();
         state.receivers = state.receivers.checked_add(1).unwrap_or_else(|| std::process::abort());
     }
 
     /// A sender has gone. With the last one, all that wait for a message learn it.
-    pub(super) fn drop_sender(&self) {
+    pub(crate) fn drop_sender(&self) {
         let mut state = self.state.lock();
         state.senders -= 1;
         if state.senders == 0 {
@@ -158,7 +158,7 @@ impl<T> Channel<T> {
 
     /// A receiver has gone. With the last one, all that wait for room get their messages back, and
     /// the messages in the queue are dropped.
-    pub(super) fn drop_receiver(&self) {
+    pub(crate) fn drop_receiver(&self) {
         let mut state = self.state.lock();
         state.receivers -= 1;
         if state.receivers == 0 {
@@ -171,7 +171,7 @@ impl<T> Channel<T> {
     }
 
     #[inline]
-    pub(super) fn send(&self, message: T, until: Until) -> Result<(), NotSent<T>> {
+    pub(crate) fn send(&self, message: T, until: Until) -> Result<(), NotSent<T>> {
         let here = block::place();
         let mut round = 0;
         loop {
@@ -204,7 +204,7 @@ impl<T> Channel<T> {
     }
 
     #[inline]
-    pub(super) fn recv(&self, until: Until) -> Result<T, NotReceived> {
+    pub(crate) fn recv(&self, until: Until) -> Result<T, NotReceived> {
         let here = block::place();
         let mut round = 0;
         loop {
@@ -250,7 +250,7 @@ impl<T> Channel<T> {
         *round = DONE;
     }
 
-    pub(super) fn send_timeout(&self, message: T, timeout: Duration) -> Result<(), NotSent<T>> {
+    pub(crate) fn send_timeout(&self, message: T, timeout: Duration) -> Result<(), NotSent<T>> {
         match self.send(message, Until::Now) {
             Err(NotSent::Full(message)) if !timeout.is_zero() => {
                 self.send(message, Until::Deadline(clock::deadline_ns(timeout)))
@@ -259,7 +259,7 @@ impl<T> Channel<T> {
         }
     }
 
-    pub(super) fn recv_timeout(&self, timeout: Duration) -> Result<T, NotReceived> {
+    pub(crate) fn recv_timeout(&self, timeout: Duration) -> Result<T, NotReceived> {
         match self.recv(Until::Now) {
             Err(NotReceived::Empty) if !timeout.is_zero() => {
                 self.recv(Until::Deadline(clock::deadline_ns(timeout)))
@@ -319,14 +319,15 @@ impl<T> Channel<T> {
             return Err(NotReceived::Disconnected);
         }
         let slot = Slot::new(None);
-        let waiter = pin!(Waiter::unchecked());
+        // SAFETY: its one node is put into one queue, and it waits by `wait_only`.
+        let waiter = pin!(unsafe { Waiter::only() });
         let node = pin!(Node::new(waiter.as_ref(), ONLY, slot.get().cast()));
         state.receiving.push(node.as_ref());
         drop(state);
-        if waiter.as_ref().wait(deadline_ns, OnCancel::End).is_some() {
+        let leave = || self.state.lock().receiving.remove(node.as_ref());
+        if waiter.as_ref().wait_only(deadline_ns, OnCancel::End, leave) {
             return slot.into_inner().ok_or(NotReceived::Disconnected);
         }
-        self.state.lock().receiving.remove(node.as_ref());
         match deadline_ns {
             Some(deadline_ns) if clock::now_ns() >= deadline_ns => Err(NotReceived::Empty),
             _ => Err(NotReceived::Disconnected),
@@ -354,14 +355,13 @@ impl<T> Channel<T> {
             return Err(NotSent::Disconnected(message));
         }
         let slot = Slot::new(Some(message));
-        let waiter = pin!(Waiter::unchecked());
+        // SAFETY: its one node is put into one queue, and it waits by `wait_only`.
+        let waiter = pin!(unsafe { Waiter::only() });
         let node = pin!(Node::new(waiter.as_ref(), ONLY, slot.get().cast()));
         state.sending.push(node.as_ref());
         drop(state);
-        let claimed = waiter.as_ref().wait(deadline_ns, OnCancel::End).is_some();
-        if !claimed {
-            self.state.lock().sending.remove(node.as_ref());
-        }
+        let leave = || self.state.lock().sending.remove(node.as_ref());
+        let claimed = waiter.as_ref().wait_only(deadline_ns, OnCancel::End, leave);
         match (slot.into_inner(), deadline_ns) {
             (None, _) => Ok(()),
             (Some(message), Some(deadline_ns))
@@ -405,13 +405,13 @@ unsafe fn take<T>(sender: &Claimed) -> T {
 }
 
 /// A sender's share of a channel; made by [`pair`].
-pub(super) struct Sending<T>(Arc<Channel<T>>);
+pub(crate) struct Sending<T>(Arc<Channel<T>>);
 
 /// A receiver's share of a channel; made by [`pair`].
-pub(super) struct Receiving<T>(Arc<Channel<T>>);
+pub(crate) struct Receiving<T>(Arc<Channel<T>>);
 
 /// A channel for that many messages.
-pub(super) fn pair<T>(capacity: usize) -> (Sending<T>, Receiving<T>) {
+pub(crate) fn pair<T>(capacity: usize) -> (Sending<T>, Receiving<T>) {
     let channel = Arc::new(Channel::new(capacity));
     (Sending(Arc::clone(&channel)), Receiving(channel))
 }
@@ -459,13 +459,13 @@ impl<T> Deref for Receiving<T> {
 }
 
 impl<T> Sending<T> {
-    pub(super) fn same_channel(&self, other: &Self) -> bool {
+    pub(crate) fn same_channel(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
 impl<T> Receiving<T> {
-    pub(super) fn same_channel(&self, other: &Self) -> bool {
+    pub(crate) fn same_channel(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 }
