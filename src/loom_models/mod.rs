@@ -11,10 +11,12 @@
 
 mod cancel;
 mod channel;
+mod children;
 mod idle;
 mod inbox;
 mod signal;
 mod sleep;
+mod task;
 
 use loom::model::Builder;
 

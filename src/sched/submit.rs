@@ -1,11 +1,11 @@
 //! How a call suspends. On a fiber each of these gives the thread to other fibers meanwhile; on a
 //! plain thread, and while the thread unwinds, it blocks the thread.
 
-use super::{Remote, current};
+use super::{Remote, cancel, current};
 use crate::coro::header::Waiting;
 use crate::coro::{
     AfterSwitch, FiberPtr, OnCancel, Pending, PendingPtr, Signal, Timer, TimerPtr, Wait, Waiter,
-    park, thread,
+    park, task, thread,
 };
 use crate::driver::lower::{self, Route};
 use crate::op::{Op, decode, perform};
@@ -17,12 +17,20 @@ use std::os::fd::OwnedFd;
 #[inline]
 pub(crate) fn submit(mut op: Op<'_>) -> io::Result<u32> {
     let Some((worker, fiber)) = current::suspendable() else {
+        if op.can_be_refused() && cancel::refuses_on_thread() {
+            return Err(cancel::error());
+        }
         return decode::decode(perform::perform(&mut op));
     };
     match lower::route(&op, worker.caps()) {
         Route::Driver => {}
         Route::Now => return decode::decode(perform::perform(&mut op)),
-        Route::Pool => return blocking(|| decode::decode(perform::perform(&mut op))),
+        Route::Pool => {
+            if op.can_be_refused() {
+                cancel::check()?;
+            }
+            return blocking(|| decode::decode(perform::perform(&mut op)));
+        }
     }
     let pending = Pending::new(op, fiber);
     // SAFETY: the fiber leaves its stack in the next statement, and only `complete` makes it ready
@@ -36,8 +44,7 @@ pub(crate) fn submit(mut op: Op<'_>) -> io::Result<u32> {
         result = -libc::ECANCELED;
     }
     if result == -libc::ECANCELED {
-        // The request has been delivered.
-        fiber.header().cancel.reported();
+        cancel::report(fiber);
     }
     decode::decode(result)
 }
@@ -51,11 +58,12 @@ pub(crate) fn close_detached(fd: OwnedFd) {
     }
 }
 
-/// Waits until `signal` is set, or `deadline_ns` has come, or a cancel request ends the wait
-/// (as `on_cancel` says). Returns whether the signal is set. The caller is the signal's only
-/// waiter.
+/// Waits until `signal` is set, or `deadline_ns` has come, or a cancel request or the deadline of a
+/// `timeout` ends the wait (as `on_cancel` says). Returns whether the signal is set. The caller is
+/// the signal's only waiter.
 pub(crate) fn wait(signal: &Signal, deadline_ns: Option<u64>, on_cancel: OnCancel) -> bool {
     let Some((_, fiber)) = current::suspendable() else {
+        let deadline_ns = cancel::end_of_wait(deadline_ns, on_cancel);
         return thread::wait(signal, deadline_ns.and_then(clock::instant));
     };
     let timer = deadline_ns.map(|deadline_ns| Timer::new(deadline_ns, fiber));
@@ -71,6 +79,21 @@ pub(crate) fn wait(signal: &Signal, deadline_ns: Option<u64>, on_cancel: OnCance
     signal.is_set()
 }
 
+/// Whether the calling fiber is to end, because of a cancel request, which counts as reported by
+/// this, or because its runtime shuts down. Never where it could not suspend.
+pub(crate) fn must_end() -> bool {
+    let Some((worker, fiber)) = current::fiber() else { return false };
+    if std::thread::panicking() {
+        return false;
+    }
+    let cancel = &fiber.header().cancel;
+    let requested = cancel.is_requested_before_wait();
+    if requested {
+        cancel.reported();
+    }
+    requested || worker.is_draining()
+}
+
 /// Makes ready whoever `Signal::set` returned.
 #[inline]
 pub(crate) fn wake_waiter(waiter: Waiter) {
@@ -81,6 +104,8 @@ pub(crate) fn wake_waiter(waiter: Waiter) {
         Waiter::Fiber(address) => wake(unsafe { FiberPtr::from_address(address) }),
         // SAFETY: as above.
         Waiter::Thread(address) => unsafe { thread::wake(address) },
+        // SAFETY: as above; what is taken out is the taker's.
+        Waiter::Task(address) => unsafe { task::wake(address) },
     }
 }
 

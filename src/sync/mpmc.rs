@@ -274,7 +274,7 @@ impl<T> Receiver<T> {
     /// # Cancellation
     /// As [`recv_timeout`](Self::recv_timeout).
     pub fn recv_deadline(&self, deadline: Instant) -> Result<T, RecvTimeoutError> {
-        self.0.recv(Until::Deadline(clock::deadline_at(deadline))).map_err(timed_out)
+        self.0.recv(Until::Deadline(clock::of_instant(deadline))).map_err(timed_out)
     }
 
     /// An iterator that waits for each message, and ends when no sender is left.

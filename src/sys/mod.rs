@@ -9,3 +9,4 @@ pub(crate) mod path;
 pub(crate) mod ring;
 pub(crate) mod signal;
 pub(crate) mod slices;
+pub(crate) mod thread_end;
