@@ -125,6 +125,8 @@ pub mod os;
 mod sched;
 #[expect(unsafe_code, reason = "L2: it owns the memory that fibers run on")]
 mod stack;
+#[expect(unsafe_code, reason = "L7: locks, and queues of waiters on their stacks")]
+pub mod sync;
 #[expect(unsafe_code, reason = "L0: system calls")]
 mod sys;
 pub mod time;

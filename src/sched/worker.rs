@@ -358,6 +358,12 @@ impl Worker {
         self.next.get().is_some() || !self.ready.is_empty() || !self.fresh.is_empty()
     }
 
+    /// Whether a fiber of this worker could run now besides the one that does.
+    #[inline]
+    pub(crate) fn has_others(&self) -> bool {
+        self.has_ready() || self.remote.has_mail()
+    }
+
     /// The fiber to run next: the one woken last, a few times in a row; else from the ready and the
     /// fresh ones by turns.
     #[inline]
