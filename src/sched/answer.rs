@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 
 use super::submit;
-use crate::op::{MAX_TRANSFER, Op, decode::decode, perform::perform};
+use crate::op::{Habit, MAX_TRANSFER, Op, decode::decode, perform::perform};
 
 /// Submits an op whose result is a new descriptor.
 ///
@@ -36,10 +36,11 @@ pub(crate) fn read_spare(
     vec: &mut Vec<u8>,
     max: usize,
     offset: u64,
+    habit: &Habit,
 ) -> io::Result<usize> {
     let spare = vec.spare_capacity_mut();
     let len = spare.len().min(max).min(MAX_TRANSFER);
-    let n = submit(Op::ReadUninit { fd, buf: &mut spare[..len], offset })? as usize;
+    let n = submit(Op::ReadUninit { fd, buf: &mut spare[..len], offset, habit: Some(habit) })? as usize;
     assert!(n <= len, "the kernel read {n} bytes into a buffer of {len}");
     // SAFETY: by invariant 1 the kernel has initialised the first `n` bytes of the spare capacity.
     unsafe { vec.set_len(vec.len() + n) };

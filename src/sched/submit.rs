@@ -1,14 +1,14 @@
 //! How a call suspends. On a fiber each of these gives the thread to other fibers meanwhile; on a
 //! plain thread, and while the thread unwinds, it blocks the thread.
 
-use super::{Remote, current};
+use super::{Remote, Worker, current};
 use crate::coro::header::Waiting;
 use crate::coro::{
     AfterSwitch, FiberPtr, OnCancel, Pending, PendingPtr, Signal, Timer, TimerPtr, Wait, Waiter,
     park, thread,
 };
-use crate::driver::lower::{self, Route};
-use crate::op::{Op, decode, perform};
+use crate::driver::lower::{self, Attempt, Route};
+use crate::op::{Habit, Op, decode, perform};
 use crate::sys::clock;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -19,6 +19,18 @@ pub(crate) fn submit(mut op: Op<'_>) -> io::Result<u32> {
     let Some((worker, fiber)) = current::suspendable() else {
         return decode::decode(perform::perform(&mut op));
     };
+    let mut done = 0;
+    if lower::may_attempt(&op, worker.inline()) {
+        match attempt(worker, fiber, &mut op) {
+            Attempt::Done(result) => return decode::decode(result),
+            Attempt::Part(count) => done = count,
+            Attempt::Refused => {}
+        }
+    }
+    let worker = current::worker().expect("a fiber runs on a worker");
+    if let Some(habit) = op.habit() {
+        habit.set_ringed();
+    }
     match lower::route(&op, worker.caps()) {
         Route::Driver => {}
         Route::Now => return decode::decode(perform::perform(&mut op)),
@@ -35,6 +47,11 @@ pub(crate) fn submit(mut op: Op<'_>) -> io::Result<u32> {
         // How some operations end that were broken off inside the kernel.
         result = -libc::ECANCELED;
     }
+    if done != 0 {
+        // What has been read is the answer. An error, or the report of a cancel request, is for the
+        // next op.
+        return Ok(done + u32::try_from(result).unwrap_or(0));
+    }
     if result == -libc::ECANCELED {
         // The request has been delivered.
         fiber.header().cancel.reported();
@@ -42,12 +59,27 @@ pub(crate) fn submit(mut op: Op<'_>) -> io::Result<u32> {
     decode::decode(result)
 }
 
+/// Tries an op on the spot, after letting others run if it is their turn.
+fn attempt(mut worker: &Worker, fiber: FiberPtr, op: &mut Op<'_>) -> Attempt {
+    if worker.inline().is_spent() {
+        // SAFETY: `fiber` is the one that runs here.
+        unsafe { park::suspend(fiber, &AfterSwitch::Breathe) };
+        worker = current::worker().expect("a fiber runs on a worker");
+    }
+    if worker.refuses(fiber) {
+        return Attempt::Refused; // the worker says so to the op
+    }
+    lower::attempt(op, worker.inline())
+}
+
 /// Closes a descriptor without reporting errors, and without waiting for file systems that take
 /// their time over it.
-pub(crate) fn close_detached(fd: OwnedFd) {
+pub(crate) fn close_detached(fd: OwnedFd, habit: &Habit) {
     match current::fiber() {
-        Some((worker, _)) => worker.close(fd),
-        None => drop(fd),
+        Some((worker, _)) if !(habit.closes_at_once() && worker.inline().is_enabled()) => {
+            worker.close(fd);
+        }
+        _ => drop(fd),
     }
 }
 

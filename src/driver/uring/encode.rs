@@ -22,13 +22,13 @@ fn len(bytes: usize) -> u32 {
 pub(super) fn encode(op: &mut Op<'_>) -> squeue::Entry {
     match op {
         Op::Nop => opcode::Nop::new().build(),
-        Op::Read { fd: f, buf, offset } => {
+        Op::Read { fd: f, buf, offset, .. } => {
             opcode::Read::new(fd(f), buf.as_mut_ptr(), len(buf.len())).offset(*offset).build()
         }
-        Op::Write { fd: f, buf, offset } => {
+        Op::Write { fd: f, buf, offset, .. } => {
             opcode::Write::new(fd(f), buf.as_ptr(), len(buf.len())).offset(*offset).build()
         }
-        Op::ReadUninit { fd: f, buf, offset } => {
+        Op::ReadUninit { fd: f, buf, offset, .. } => {
             opcode::Read::new(fd(f), buf.as_mut_ptr().cast(), len(buf.len()))
                 .offset(*offset)
                 .build()
