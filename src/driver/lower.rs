@@ -23,7 +23,7 @@
 #![forbid(unsafe_code)]
 
 use super::Caps;
-use crate::op::perform::at;
+use crate::op::perform::{at, perform};
 use crate::op::{Habit, Op, Way};
 use crate::sys::file;
 use std::cell::Cell;
@@ -63,6 +63,8 @@ const UNIT_BYTES: usize = 8 << 10;
 pub(crate) const YIELD_COST: u32 = 8;
 /// Attempts left out after refusals in a row: 1, 3, 7, and so on, to 2 to the power of this less 1.
 const MAX_REFUSALS: u32 = 5;
+/// From so many other fibers and ops in line on, reads are made in one go by the ring.
+const CROWD: usize = 16;
 /// The cache has files by pages of at least this size.
 const PAGE: u64 = 4096;
 
@@ -145,103 +147,147 @@ pub(crate) fn may_attempt(op: &Op<'_>, inline: &Inline) -> bool {
     way != Way::Ring && (1..=MAX_BYTES).contains(&len) && inline.enabled
 }
 
-/// Tries an op on the spot.
+/// Tries an op without waiting. With a `crowd` of others in line this is better done by the driver,
+/// together with theirs: `None` says so; the op is now one that does not wait, and its outcome is
+/// for [`judge`].
 #[inline]
-pub(crate) fn attempt(op: &mut Op<'_>, inline: &Inline) -> Attempt {
-    match op {
-        Op::Read { fd, buf, offset, habit: Some(habit) } => {
-            let (fd, at) = (*fd, at(*offset));
-            let done = read(fd, habit, inline, at, buf.len(), |nowait| match nowait {
-                true => file::read_nowait(fd, buf, at),
-                false => file::read(fd, buf, at),
-            });
-            if let Attempt::Part(n) = done {
-                *buf = &mut take(buf)[n as usize..];
-                advance(offset, n);
-            }
-            done
-        }
-        Op::ReadUninit { fd, buf, offset, habit: Some(habit) } => {
-            let (fd, at) = (*fd, at(*offset));
-            let done = read(fd, habit, inline, at, buf.len(), |nowait| match nowait {
-                true => file::read_uninit_nowait(fd, buf, at),
-                false => file::read_uninit(fd, buf, at),
-            });
-            if let Attempt::Part(n) = done {
-                *buf = &mut take(buf)[n as usize..];
-                advance(offset, n);
-            }
-            done
-        }
-        Op::Write { fd, buf, offset, habit: Some(habit) } => {
-            if habit.writes() != Way::Memory && !learn_memory(*fd, habit) {
-                habit.set_writes(Way::Ring);
-                return Attempt::Refused;
-            }
-            inline.spend(buf.len());
-            Attempt::Done(file::write(*fd, buf, at(*offset)))
-        }
-        _ => Attempt::Refused,
-    }
-}
-
-fn advance(offset: &mut u64, bytes: u32) {
-    if at(*offset).is_some() {
-        *offset += u64::from(bytes);
-    }
-}
-
-/// Reads `len` bytes by `call`, which is told whether it must refuse to wait.
-#[inline]
-fn read(
-    fd: BorrowedFd<'_>,
-    habit: &Habit,
-    inline: &Inline,
-    at: Option<u64>,
-    len: usize,
-    mut call: impl FnMut(bool) -> i32,
-) -> Attempt {
+pub(crate) fn attempt(op: &mut Op<'_>, inline: &Inline, crowd: usize) -> Option<Attempt> {
+    let Some(Reading { fd, len, habit, .. }) = Reading::of(op) else {
+        return Some(write(op, inline));
+    };
     let way = match habit.reads() {
         Way::Unknown => learn(fd, habit),
         way => way,
     };
     match way {
-        Way::Ring | Way::Unknown => return Attempt::Refused,
         Way::Memory => {
             inline.spend(len);
-            return Attempt::Done(call(false));
+            Some(Attempt::Done(perform(op)))
         }
-        Way::Try | Way::Cached => {}
+        Way::Try | Way::Cached if !inline.skips() => {
+            if crowd >= CROWD {
+                set_nowait(op, true);
+                return None;
+            }
+            let result = match op {
+                Op::Read { fd, buf, offset, .. } => file::read_nowait(*fd, buf, at(*offset)),
+                Op::ReadUninit { fd, buf, offset, .. } => {
+                    file::read_uninit_nowait(*fd, buf, at(*offset))
+                }
+                _ => unreachable!("the op is a read"),
+            };
+            inline.spend(usize::try_from(result).unwrap_or(0));
+            Some(judge(op, result, inline))
+        }
+        _ => Some(Attempt::Refused),
     }
-    if inline.skips() {
-        return Attempt::Refused;
-    }
-    let result = call(true);
-    let Ok(count) = u32::try_from(result) else {
-        if result == -libc::EOPNOTSUPP && learn_memory(fd, habit) {
-            inline.spend(len);
-            return Attempt::Done(call(false));
-        }
-        if result != -libc::EAGAIN {
-            habit.set_reads(Way::Ring);
-        }
-        inline.refused();
-        return Attempt::Refused;
+}
+
+/// What a read that did not wait has come to, and what is learnt from it.
+#[inline]
+pub(crate) fn judge(op: &mut Op<'_>, result: i32, inline: &Inline) -> Attempt {
+    set_nowait(op, false);
+    let Some(Reading { fd, at, len, habit }) = Reading::of(op) else {
+        return Attempt::Done(result);
     };
-    if way == Way::Try {
+    let Ok(count) = u32::try_from(result) else {
+        return refused(op, result, inline);
+    };
+    if habit.reads() == Way::Try {
         habit.set_reads(Way::Cached);
     }
     inline.refusals.set(0);
-    inline.spend(count as usize);
     if count as usize == len || count == 0 {
         return Attempt::Done(result);
     }
     let end = at.or(habit.position()).map(|start| start + u64::from(count));
     // The cache has whole pages: what stops within one, stops at the end of the file.
     if end.is_some_and(|end| !end.is_multiple_of(PAGE)) || is_end(fd, habit, end) {
-        Attempt::Done(result)
-    } else {
-        Attempt::Part(count)
+        return Attempt::Done(result);
+    }
+    advance(op, count);
+    Attempt::Part(count)
+}
+
+/// A read that did not wait has failed.
+#[cold]
+fn refused(op: &mut Op<'_>, result: i32, inline: &Inline) -> Attempt {
+    let Some(Reading { fd, len, habit, .. }) = Reading::of(op) else {
+        return Attempt::Done(result);
+    };
+    match -result {
+        libc::ECANCELED | libc::EINTR => return Attempt::Done(result),
+        libc::EAGAIN => {}
+        libc::EOPNOTSUPP if learn_memory(fd, habit) => {
+            inline.spend(len);
+            return Attempt::Done(perform(op));
+        }
+        _ => habit.set_reads(Way::Ring),
+    }
+    inline.refused();
+    Attempt::Refused
+}
+
+fn write(op: &mut Op<'_>, inline: &Inline) -> Attempt {
+    match op {
+        Op::Write { fd, buf, habit: Some(habit), .. } => {
+            if habit.writes() != Way::Memory && !learn_memory(*fd, habit) {
+                habit.set_writes(Way::Ring);
+                return Attempt::Refused;
+            }
+            inline.spend(buf.len());
+            Attempt::Done(perform(op))
+        }
+        _ => Attempt::Refused,
+    }
+}
+
+/// A read of a file, whatever the type of its buffer.
+struct Reading<'a> {
+    fd: BorrowedFd<'a>,
+    at: Option<u64>,
+    len: usize,
+    habit: &'a Habit,
+}
+
+impl<'a> Reading<'a> {
+    #[inline]
+    fn of(op: &Op<'a>) -> Option<Self> {
+        match op {
+            Op::Read { fd, buf, offset, habit: Some(habit), .. } => {
+                Some(Self { fd: *fd, at: at(*offset), len: buf.len(), habit })
+            }
+            Op::ReadUninit { fd, buf, offset, habit: Some(habit), .. } => {
+                Some(Self { fd: *fd, at: at(*offset), len: buf.len(), habit })
+            }
+            _ => None,
+        }
+    }
+}
+
+fn set_nowait(op: &mut Op<'_>, value: bool) {
+    if let Op::Read { nowait, .. } | Op::ReadUninit { nowait, .. } = op {
+        *nowait = value;
+    }
+}
+
+/// Leaves of a read what comes after its first `bytes`.
+#[cold]
+fn advance(op: &mut Op<'_>, bytes: u32) {
+    let count = bytes as usize;
+    let offset = match op {
+        Op::Read { buf, offset, .. } => {
+            *buf = &mut take(buf)[count..];
+            offset
+        }
+        Op::ReadUninit { buf, offset, .. } => {
+            *buf = &mut take(buf)[count..];
+            offset
+        }
+        _ => return,
+    };
+    if at(*offset).is_some() {
+        *offset += u64::from(bytes);
     }
 }
 

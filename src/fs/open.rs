@@ -103,7 +103,7 @@ fn await_writer(reader: BorrowedFd<'_>, watch: &OwnedFd) -> io::Result<()> {
         let mut events = [0; 256];
         retry(|| {
             let (fd, buf) = (watch.as_fd(), &mut events);
-            submit(Op::Read { fd, buf, offset: AT_POSITION, habit: None })
+            submit(Op::Read { fd, buf, offset: AT_POSITION, habit: None, nowait: false })
         })?;
     }
     Ok(())

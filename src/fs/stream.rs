@@ -32,7 +32,7 @@ impl File {
         }
         let len = buf.len().min(MAX_TRANSFER);
         let (fd, buf, habit) = (self.as_fd(), &mut buf[..len], Some(self.habit()));
-        let n = submit(Op::Read { fd, buf, offset, habit }).map(count)?;
+        let n = submit(Op::Read { fd, buf, offset, habit, nowait: false }).map(count)?;
         if offset == AT_POSITION {
             self.habit().moved_by(n);
         }

@@ -40,7 +40,14 @@ pub(crate) enum Op<'a> {
     /// Does nothing, through the whole path: for tests and benchmarks.
     Nop,
     /// `pread`, or `read` when `offset` is [`AT_POSITION`].
-    Read { fd: BorrowedFd<'a>, buf: &'a mut [u8], offset: u64, habit: Option<&'a Habit> },
+    Read {
+        fd: BorrowedFd<'a>,
+        buf: &'a mut [u8],
+        offset: u64,
+        habit: Option<&'a Habit>,
+        /// Fails with `EAGAIN` rather than wait: `RWF_NOWAIT`. For drivers; [`perform`] waits.
+        nowait: bool,
+    },
     /// As `Read`, into memory that need not be initialised: the first `result` bytes are
     /// afterwards.
     ReadUninit {
@@ -48,6 +55,7 @@ pub(crate) enum Op<'a> {
         buf: &'a mut [MaybeUninit<u8>],
         offset: u64,
         habit: Option<&'a Habit>,
+        nowait: bool,
     },
     /// `pwrite`, or `write` when `offset` is [`AT_POSITION`].
     Write { fd: BorrowedFd<'a>, buf: &'a [u8], offset: u64, habit: Option<&'a Habit> },

@@ -40,7 +40,8 @@ pub(crate) fn read_spare(
 ) -> io::Result<usize> {
     let spare = vec.spare_capacity_mut();
     let len = spare.len().min(max).min(MAX_TRANSFER);
-    let n = submit(Op::ReadUninit { fd, buf: &mut spare[..len], offset, habit: Some(habit) })? as usize;
+    let (buf, habit) = (&mut spare[..len], Some(habit));
+    let n = submit(Op::ReadUninit { fd, buf, offset, habit, nowait: false })? as usize;
     assert!(n <= len, "the kernel read {n} bytes into a buffer of {len}");
     // SAFETY: by invariant 1 the kernel has initialised the first `n` bytes of the spare capacity.
     unsafe { vec.set_len(vec.len() + n) };

@@ -211,7 +211,7 @@ impl Worker {
             let next = next.into_iter().flatten().min();
             let next = next.map(|ns| Duration::from_nanos(ns.saturating_sub(clock::now_ns())));
             let timeout = [next, longest].into_iter().flatten().min();
-            self.driver.borrow_mut().turn(&self.ready, driver::Wait::Until(timeout));
+            self.turn(driver::Wait::Until(timeout));
         }
         shared.idle().get_up(&self.remote.sleep);
         self.search.slept_long.set(longest == Some(TRIM_QUIET) && !self.has_ready());

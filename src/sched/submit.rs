@@ -19,34 +19,24 @@ pub(crate) fn submit(mut op: Op<'_>) -> io::Result<u32> {
     let Some((worker, fiber)) = current::suspendable() else {
         return decode::decode(perform::perform(&mut op));
     };
-    let mut done = 0;
-    if lower::may_attempt(&op, worker.inline()) {
-        match attempt(worker, fiber, &mut op) {
-            Attempt::Done(result) => return decode::decode(result),
-            Attempt::Part(count) => done = count,
-            Attempt::Refused => {}
-        }
-    }
-    let worker = current::worker().expect("a fiber runs on a worker");
-    if let Some(habit) = op.habit() {
-        habit.set_ringed();
-    }
     match lower::route(&op, worker.caps()) {
         Route::Driver => {}
         Route::Now => return decode::decode(perform::perform(&mut op)),
         Route::Pool => return blocking(|| decode::decode(perform::perform(&mut op))),
     }
-    let pending = Pending::new(op, fiber);
-    // SAFETY: the fiber leaves its stack in the next statement, and only `complete` makes it ready
-    // again (the invariant of `coro/pending.rs`); `pending` is not moved.
-    let op = unsafe { PendingPtr::new(&pending) };
-    // SAFETY: `fiber` is the one that runs here.
-    unsafe { park::suspend(fiber, &AfterSwitch::Submit(op)) };
-    let mut result = pending.outcome();
-    if result < 0 && pending.cancel_sent() && decode::is_interrupted(result) {
-        // How some operations end that were broken off inside the kernel.
-        result = -libc::ECANCELED;
+    let mut pending = Pending::new(op, fiber);
+    let mut done = 0;
+    if lower::may_attempt(pending.op(), worker.inline()) {
+        match attempt(worker, fiber, &mut pending) {
+            Attempt::Done(result) => return decode::decode(result),
+            Attempt::Part(count) => done = count,
+            Attempt::Refused => {}
+        }
     }
+    if let Some(habit) = pending.op().habit() {
+        habit.set_ringed();
+    }
+    let result = through_driver(fiber, &pending);
     if done != 0 {
         // What has been read is the answer. An error, or the report of a cancel request, is for the
         // next op.
@@ -59,8 +49,25 @@ pub(crate) fn submit(mut op: Op<'_>) -> io::Result<u32> {
     decode::decode(result)
 }
 
-/// Tries an op on the spot, after letting others run if it is their turn.
-fn attempt(mut worker: &Worker, fiber: FiberPtr, op: &mut Op<'_>) -> Attempt {
+/// Suspends `fiber`, the one that runs here, until the driver has performed its op.
+#[inline]
+fn through_driver(fiber: FiberPtr, pending: &Pending<'_>) -> i32 {
+    // SAFETY: the fiber leaves its stack in the next statement, and only `complete` makes it ready
+    // again (the invariant of `coro/pending.rs`); `pending` is not moved.
+    let op = unsafe { PendingPtr::new(pending) };
+    // SAFETY: `fiber` is the one that runs here.
+    unsafe { park::suspend(fiber, &AfterSwitch::Submit(op)) };
+    let result = pending.outcome();
+    if result < 0 && pending.cancel_sent() && decode::is_interrupted(result) {
+        // How some operations end that were broken off inside the kernel.
+        return -libc::ECANCELED;
+    }
+    result
+}
+
+/// Tries an op without waiting, after letting others run if it is their turn.
+#[inline]
+fn attempt(mut worker: &Worker, fiber: FiberPtr, pending: &mut Pending<'_>) -> Attempt {
     if worker.inline().is_spent() {
         // SAFETY: `fiber` is the one that runs here.
         unsafe { park::suspend(fiber, &AfterSwitch::Breathe) };
@@ -69,7 +76,15 @@ fn attempt(mut worker: &Worker, fiber: FiberPtr, op: &mut Op<'_>) -> Attempt {
     if worker.refuses(fiber) {
         return Attempt::Refused; // the worker says so to the op
     }
-    lower::attempt(op, worker.inline())
+    if let Some(attempt) = lower::attempt(pending.op(), worker.inline(), worker.crowd()) {
+        return attempt;
+    }
+    let result = through_driver(fiber, pending);
+    if result == -libc::ECANCELED {
+        fiber.header().cancel.reported();
+    }
+    let worker = current::worker().expect("a fiber runs on a worker");
+    lower::judge(pending.op(), result, worker.inline())
 }
 
 /// Closes a descriptor without reporting errors, and without waiting for file systems that take

@@ -62,6 +62,8 @@ pub(crate) struct Worker {
     pub(super) shared: Arc<Shared>,
     caps: Arc<Caps>,
     inline: Inline,
+    /// Ops handed to the driver since its last turn.
+    queued: Cell<usize>,
     index: usize,
     next_id: Cell<u64>,
     ids_end: Cell<u64>,
@@ -98,6 +100,7 @@ impl Worker {
             draining: Cell::new(false),
             remote,
             caps: Arc::clone(driver.caps()),
+            queued: Cell::new(0),
             inline: Inline::new(shared.config().inline),
             index,
             next_id: Cell::new(0),
@@ -133,6 +136,12 @@ impl Worker {
     #[inline(always)]
     pub(crate) fn inline(&self) -> &Inline {
         &self.inline
+    }
+
+    /// How many fibers and ops are in line here.
+    #[inline]
+    pub(crate) fn crowd(&self) -> usize {
+        self.ready.len() + self.queued.get()
     }
 
     pub(crate) fn is_draining(&self) -> bool {
@@ -396,6 +405,7 @@ impl Worker {
             return;
         }
         fiber.header().waiting.set(Waiting::Op(op));
+        self.queued.set(self.queued.get() + 1);
         self.driver.borrow_mut().enqueue(op, &self.ready);
     }
 
@@ -484,7 +494,13 @@ impl Worker {
         if self.shared.phase() != Phase::Running && !self.draining.replace(true) {
             self.drain();
         }
-        self.driver.borrow_mut().turn(&self.ready, driver::Wait::No);
+        self.turn(driver::Wait::No);
+    }
+
+    #[inline]
+    pub(super) fn turn(&self, wait: driver::Wait) {
+        self.queued.set(0);
+        self.driver.borrow_mut().turn(&self.ready, wait);
     }
 
     #[inline]
