@@ -72,12 +72,7 @@ fn evict(path: &Path, pages: std::ops::Range<usize>) {
     let (start, len) = (pages.start * 4096, pages.len() * 4096);
     // SAFETY: no memory is passed.
     unsafe {
-        libc::posix_fadvise(
-            file.as_raw_fd(),
-            start as i64,
-            len as i64,
-            libc::POSIX_FADV_DONTNEED,
-        );
+        libc::posix_fadvise(file.as_raw_fd(), start as i64, len as i64, libc::POSIX_FADV_DONTNEED);
     }
 }
 

@@ -81,12 +81,7 @@ pub(crate) struct Inline {
 
 impl Inline {
     pub(crate) fn new(enabled: bool) -> Self {
-        Self {
-            enabled,
-            left: Cell::new(BUDGET),
-            refusals: Cell::new(0),
-            skip: Cell::new(0),
-        }
+        Self { enabled, left: Cell::new(BUDGET), refusals: Cell::new(0), skip: Cell::new(0) }
     }
 
     #[inline]

@@ -190,9 +190,7 @@ impl File {
             }
             let read = match self.has_ended() {
                 Ok(true) => Ok(0),
-                Ok(false) => {
-                    read_spare(self.as_fd(), buf, max - done, AT_POSITION, self.habit())
-                }
+                Ok(false) => read_spare(self.as_fd(), buf, max - done, AT_POSITION, self.habit()),
                 Err(e) => Err(e),
             };
             match read {
