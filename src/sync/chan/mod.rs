@@ -364,9 +364,7 @@ impl<T> Channel<T> {
         let claimed = waiter.as_ref().wait_only(deadline_ns, OnCancel::End, leave);
         match (slot.into_inner(), deadline_ns) {
             (None, _) => Ok(()),
-            (Some(message), Some(deadline_ns))
-                if !claimed && clock::now_ns() >= deadline_ns =>
-            {
+            (Some(message), Some(deadline_ns)) if !claimed && clock::now_ns() >= deadline_ns => {
                 Err(NotSent::Full(message))
             }
             (Some(message), _) => Err(NotSent::Disconnected(message)),
