@@ -22,6 +22,7 @@ use crate::driver::lower::{self, Inline};
 use crate::driver::{self, Caps, Driver};
 use crate::stack::{Cache, Stack, sanitize};
 use crate::sys::clock;
+use crate::sys::thread_end::Marker;
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -53,11 +54,17 @@ pub(crate) struct Worker {
     /// Which of the two queues is asked first; they take turns.
     fresh_first: Cell<bool>,
     /// Set to leave the loop.
-    stop: Cell<bool>,
+    pub(super) stop: Cell<bool>,
     /// The fiber at whose end the loop is left.
-    main: Cell<Option<FiberPtr>>,
+    pub(super) main: Cell<Option<FiberPtr>>,
     /// The runtime shuts down: every op fails at once.
     draining: Cell<bool>,
+    /// Goes before any thread-local value that a suspended fiber may have borrowed.
+    marker: Marker,
+    /// Fibers started here.
+    started: Cell<u64>,
+    /// No fiber may be resumed any more.
+    lost: Cell<bool>,
     pub(super) remote: &'static Remote,
     pub(super) shared: Arc<Shared>,
     caps: Arc<Caps>,
@@ -69,8 +76,8 @@ pub(crate) struct Worker {
     ids_end: Cell<u64>,
     pub(super) driver: RefCell<Driver>,
     pub(super) timers: RefCell<Timers>,
-    stacks: RefCell<Cache>,
-    sanitize: UnsafeCell<sanitize::ThreadState>,
+    pub(super) stacks: RefCell<Cache>,
+    pub(super) sanitize: UnsafeCell<sanitize::ThreadState>,
     pub(super) search: super::search::State,
 }
 
@@ -98,6 +105,9 @@ impl Worker {
             stop: Cell::new(false),
             main: Cell::new(None),
             draining: Cell::new(false),
+            marker: Marker::new(current::forget),
+            started: Cell::new(0),
+            lost: Cell::new(false),
             remote,
             caps: Arc::clone(driver.caps()),
             queued: Cell::new(0),
@@ -154,7 +164,7 @@ impl Worker {
 
     /// An identifier that no other fiber of this process has or will have.
     #[inline]
-    fn next_id(&self) -> u64 {
+    pub(super) fn next_id(&self) -> u64 {
         static BLOCKS: AtomicU64 = AtomicU64::new(1);
         if self.next_id.get() == self.ids_end.get() {
             let block = BLOCKS.fetch_add(1, Ordering::Relaxed);
@@ -218,6 +228,13 @@ impl Worker {
         }
     }
 
+    /// Arms the timer of a bound, unless no deadline is waited for any more.
+    pub(crate) fn arm(&self, timer: TimerPtr) {
+        if !self.draining.get() {
+            self.timers.borrow_mut().insert(timer);
+        }
+    }
+
     /// Takes a timer out that has not fired.
     pub(crate) fn disarm(&self, timer: TimerPtr) {
         self.timers.borrow_mut().remove(timer);
@@ -257,9 +274,42 @@ impl Worker {
 
     // ---- The loop -------------------------------------------------------------------------------
 
+    /// Fibers of this worker that have started and not ended.
+    fn suspended(&self) -> u64 {
+        self.started.get() - self.remote.ended.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(super) fn count_start(&self) {
+        self.started.set(self.started.get() + 1);
+    }
+
+    /// Whether no fiber may be resumed any more. While its thread destroys its thread-local values,
+    /// a suspended fiber might go on inside the `with` of one that is gone.
+    pub(crate) fn is_lost(&self) -> bool {
+        if self.marker.is_gone() && self.suspended() != 0 {
+            self.lost.set(true);
+        }
+        self.lost.get()
+    }
+
+    fn enter(&self) -> current::Entered {
+        debug_assert!(!self.is_lost());
+        let entered = current::enter(self);
+        self.marker.renew();
+        entered
+    }
+
+    fn leave(&self, entered: current::Entered) {
+        if self.suspended() != 0 {
+            self.marker.lay();
+        }
+        entered.leave();
+    }
+
     /// Runs fibers until `stop`, or until the runtime has stopped, or until `deadline_ns`.
     pub(crate) fn run(&self, deadline_ns: Option<u64>) {
-        let entered = current::enter(self);
+        let entered = self.enter();
         self.shared.idle().enter();
         self.stop.set(false);
         loop {
@@ -281,18 +331,18 @@ impl Worker {
         }
         self.leave_search();
         self.shared.worker_gone(!self.fresh.is_empty());
-        entered.leave();
+        self.leave(entered);
     }
 
     /// Runs one pass without ever waiting. Returns the number of resumes.
     pub(crate) fn tick(&self) -> u64 {
-        let entered = current::enter(self);
+        let entered = self.enter();
         let before = self.remote.resumes.load(Ordering::Relaxed);
         self.shared.idle().enter();
         self.events();
         self.pass();
         self.shared.worker_gone(!self.fresh.is_empty());
-        entered.leave();
+        self.leave(entered);
         self.remote.resumes.load(Ordering::Relaxed) - before
     }
 
@@ -322,6 +372,12 @@ impl Worker {
     #[inline]
     pub(super) fn has_ready(&self) -> bool {
         self.next.get().is_some() || !self.ready.is_empty() || !self.fresh.is_empty()
+    }
+
+    /// Whether a fiber of this worker could run now besides the one that does.
+    #[inline]
+    pub(crate) fn has_others(&self) -> bool {
+        self.has_ready() || self.remote.has_mail()
     }
 
     /// The fiber to run next: the one woken last, a few times in a row; else from the ready and the
@@ -367,6 +423,7 @@ impl Worker {
     fn step(&self, fiber: FiberPtr) -> u32 {
         if fiber.header().home.load(Ordering::Relaxed).is_null() {
             self.remote.set_home(fiber);
+            self.count_start();
         }
         self.running.set(Some(fiber));
         // SAFETY: it was in one of our queues, so we are its holder (`coro/mod.rs`), and it is
@@ -376,6 +433,7 @@ impl Worker {
             park::resume(fiber, (self as *const Self).expose_provenance(), self.sanitize.get())
         };
         self.running.set(None);
+        self.marker.renew();
         match after {
             AfterSwitch::Yield => self.ready.push(fiber),
             AfterSwitch::Breathe => {
@@ -384,8 +442,17 @@ impl Worker {
             }
             AfterSwitch::Submit(op) => self.submit(fiber, op),
             AfterSwitch::Wait(wait) => self.register(fiber, wait),
-            AfterSwitch::Ended => self.ended(fiber),
+            AfterSwitch::Ended => _ = self.ended(fiber),
             AfterSwitch::Free => self.free(fiber),
+            AfterSwitch::ChildEnded(children) => {
+                if self.ended(fiber) {
+                    wake_waiter(children.ended());
+                }
+            }
+            AfterSwitch::FreeChild(children) => {
+                self.free(fiber);
+                wake_waiter(children.ended());
+            }
         }
         1
     }
@@ -433,58 +500,6 @@ impl Worker {
         }
     }
 
-    #[inline]
-    fn ended(&self, fiber: FiberPtr) {
-        let panicked = fiber.header().panicked.get();
-        let mut books = self.close_books(fiber);
-        if self.main.get() == Some(fiber) {
-            self.stop.set(true);
-        }
-        match fiber.header().ended.set() {
-            // The handle went away a moment ago: the fiber is resumed to drop its result.
-            Waiter::Detached => return self.push_woken(fiber),
-            waiter => wake_waiter(waiter),
-        }
-        // The fiber may be gone by now.
-        // SAFETY: it has ended, and this copy of its state is the one that is destroyed.
-        unsafe { sanitize::destroy(self.sanitize.get(), &raw mut books) };
-        self.count_end(panicked);
-    }
-
-    #[inline]
-    fn count_end(&self, panicked: bool) {
-        if panicked {
-            bump(&self.remote.panicked);
-        }
-        bump(&self.remote.ended);
-    }
-
-    /// Tells a sanitizer that the fiber's stack is about to become others'. Returns the fiber's
-    /// state: the caller destroys it, unless the fiber is resumed once more.
-    #[inline]
-    fn close_books(&self, fiber: FiberPtr) -> sanitize::FiberState {
-        let header = fiber.header();
-        // SAFETY: the fiber is off its stack, and we are its holder.
-        unsafe {
-            if let Some(stack) = &*header.stack.get() {
-                sanitize::clear(stack);
-            }
-            header.sanitize.get().read()
-        }
-    }
-
-    #[inline]
-    fn free(&self, fiber: FiberPtr) {
-        let mut books = self.close_books(fiber);
-        // SAFETY: the fiber has ended and is never resumed.
-        unsafe { sanitize::destroy(self.sanitize.get(), &raw mut books) };
-        self.count_end(fiber.header().panicked.get());
-        // SAFETY: ended, result dropped, off its stack; the reference was the fiber's own.
-        if let Some(stack) = unsafe { fiber.release() } {
-            self.free_stack(stack);
-        }
-    }
-
     /// Everything that is not a ready fiber: what others sent, due timers, the driver.
     #[inline]
     pub(super) fn events(&self) {
@@ -519,30 +534,6 @@ impl Worker {
         }
     }
 
-    /// Ends the wait of a fiber of this worker for which a cancel request has come.
-    pub(crate) fn cancel_wait(&self, fiber: FiberPtr) {
-        if !fiber.header().cancel.is_requested() {
-            return;
-        }
-        match fiber.header().waiting.get() {
-            // SAFETY: the op is ours, and the reference does not leave this line.
-            Waiting::Op(op) if unsafe { op.op() }.can_be_refused() => {
-                self.driver.borrow_mut().cancel(op);
-            }
-            Waiting::Signal(signal, OnCancel::End) => {
-                // SAFETY: `waiting` names a signal only from the moment the fiber has left its
-                // stack until it is back on it (`submit::wait` clears it first thing), and only
-                // this thread resumes it. So the fiber is suspended, and what it borrows for its
-                // wait is alive.
-                let signal = unsafe { signal.as_ref() };
-                if signal.unregister(Waiter::Fiber(fiber.address())) {
-                    self.ready.push(fiber);
-                }
-            }
-            Waiting::Op(_) | Waiting::Signal(_, OnCancel::Ignore) | Waiting::Nothing => {}
-        }
-    }
-
     #[inline]
     fn fire_timers(&self) {
         if !self.timers.borrow().is_empty() {
@@ -554,7 +545,9 @@ impl Worker {
         loop {
             let Some(timer) = self.timers.borrow_mut().pop_due(now_ns) else { return };
             let fiber = timer.fiber();
-            if let Waiting::Signal(signal, _) = fiber.header().waiting.get() {
+            if timer.is_of_bound() {
+                self.fire_bound(timer);
+            } else if let Waiting::Signal(signal, _) = fiber.header().waiting.get() {
                 // SAFETY: as in `cancel_wait`.
                 if unsafe { signal.as_ref() }.unregister(Waiter::Fiber(fiber.address())) {
                     self.ready.push(fiber);
