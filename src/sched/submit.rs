@@ -113,6 +113,24 @@ fn attempt(mut worker: &Worker, fiber: FiberPtr, pending: &mut Pending<'_>) -> A
     lower::judge(pending.op(), result, worker.inline())
 }
 
+/// As [`submit`], for `timeout` at most on a fiber; `None` if it took longer and has done nothing.
+/// A plain thread waits for as long as the kernel lets it.
+pub(crate) fn submit_within(op: Op<'_>, timeout: Option<Duration>) -> Option<io::Result<u32>> {
+    let Some(timeout) = timeout.filter(|_| !blocks_thread()) else { return Some(submit(op)) };
+    let now_ns = clock::now_ns();
+    let timeout_ns = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
+    let ended = cancel::timed(now_ns, now_ns.saturating_add(timeout_ns), || submit(op));
+    match ended.value {
+        Err(error) if ended.owns_error && error.raw_os_error() == Some(libc::ECANCELED) => None,
+        result => Some(result),
+    }
+}
+
+/// Whether what waits here blocks the thread.
+pub(crate) fn blocks_thread() -> bool {
+    current::suspendable().is_none()
+}
+
 /// Closes a descriptor without reporting errors, and without waiting for file systems that take
 /// their time over it.
 pub(crate) fn close_detached(fd: OwnedFd, habit: &Habit) {
