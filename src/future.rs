@@ -145,8 +145,8 @@ fn drive<F: Future>(future: F, on_cancel: OnCancel) -> Option<F::Output> {
 ///
 /// The future may be polled on another thread than this one, but always on the same.
 ///
-/// A cancel request ([`JoinHandle::cancel`]) reaches the operations of this crate in the future, and
-/// nothing else. For a future that ends when asked, spawn `|| ramie::try_block_on(future)`.
+/// A cancel request ([`JoinHandle::cancel`]) reaches the operations of this crate in the future,
+/// and nothing else. For a future that ends when asked, spawn `|| ramie::try_block_on(future)`.
 ///
 /// # Panics
 /// As [`spawn`].

@@ -13,8 +13,8 @@ use std::thread;
 
 use super::header::Waiting;
 use super::local::{self, Locals};
-use super::park;
 use super::{AfterSwitch, Cancel, FiberPtr, Header, Signal};
+use super::{park, spans};
 use crate::arch::{Context, Entry};
 use crate::stack::{Stack, sanitize};
 
@@ -170,6 +170,10 @@ where
     // SAFETY: the payload is free again, and has room for the result.
     unsafe { store::<thread::Result<T>>(payload, result) };
 
+    if spans::followed() {
+        // Those whose guards were leaked; the other fibers of this thread must not be in them.
+        drop(spans::leave(Some(fiber)));
+    }
     if !fiber.header().ended.is_detached() {
         let after = AfterSwitch::Ended;
         // SAFETY: this fiber is the one that runs. Nothing on the stack needs dropping any more, so

@@ -13,6 +13,7 @@
 use super::Worker;
 use crate::arch;
 use crate::coro::FiberPtr;
+use crate::coro::header::BLOCKS;
 
 /// The worker of the calling thread. For the caller and its callees only, who must not store the
 /// reference: it is valid until the thread leaves the worker's loop, which is below the caller on
@@ -36,7 +37,8 @@ pub(crate) fn fiber<'a>() -> Option<(&'a Worker, FiberPtr)> {
 }
 
 /// As [`fiber`], but also `None` where suspending is not allowed: while the thread unwinds. The
-/// count of panics is the thread's: another fiber would see it, and poison what it holds.
+/// count of panics is the thread's: another fiber would see it, and poison what it holds. And while
+/// the fiber leaves or enters its spans (`coro/spans.rs`).
 ///
 /// # Panics
 /// Inside a `no_suspend` section.
@@ -46,15 +48,19 @@ pub(crate) fn suspendable<'a>() -> Option<(&'a Worker, FiberPtr)> {
     if std::thread::panicking() {
         return None;
     }
-    if found.1.header().no_suspend.get() != 0 {
-        suspended_in_no_suspend();
+    match found.1.header().no_suspend.get() {
+        0 => Some(found),
+        word => not_suspendable(word),
     }
-    Some(found)
 }
 
+/// Blocks the thread, or panics.
 #[cold]
 #[inline(never)]
-fn suspended_in_no_suspend() -> ! {
+fn not_suspendable<'a>(no_suspend: u32) -> Option<(&'a Worker, FiberPtr)> {
+    if no_suspend & BLOCKS != 0 {
+        return None;
+    }
     panic!(
         "a call inside `ramie::no_suspend` would suspend the fiber: move the I/O, sleep, yield, \
          park or join out of the section"

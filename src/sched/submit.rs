@@ -2,16 +2,43 @@
 //! plain thread, and while the thread unwinds, it blocks the thread.
 
 use super::{Remote, current};
-use crate::coro::header::Waiting;
+use crate::coro::header::{BLOCKS, Waiting};
 use crate::coro::{
     AfterSwitch, FiberPtr, OnCancel, Pending, PendingPtr, Signal, Timer, TimerPtr, Wait, Waiter,
-    park, task, thread,
+    park, spans, task, thread,
 };
 use crate::driver::lower::{self, Route};
 use crate::op::{Op, decode, perform};
 use crate::sys::clock;
 use std::io;
 use std::os::fd::OwnedFd;
+
+/// Switches from the running fiber to the idle context; the fiber leaves its tracing spans for as
+/// long. Does not unwind.
+///
+/// # Safety
+/// As for [`park::suspend`].
+#[inline(always)]
+unsafe fn suspend(fiber: FiberPtr, after: &AfterSwitch<'_>) {
+    if spans::followed() {
+        // SAFETY: the caller's promise.
+        unsafe { suspend_in_spans(fiber, after) };
+    } else {
+        // SAFETY: the caller's promise.
+        unsafe { park::suspend(fiber, after) };
+    }
+}
+
+/// # Safety
+/// As for [`park::suspend`].
+#[cold]
+#[inline(never)]
+unsafe fn suspend_in_spans(fiber: FiberPtr, after: &AfterSwitch<'_>) {
+    let spans = spans::leave(Some(fiber));
+    // SAFETY: the caller's promise.
+    unsafe { park::suspend(fiber, after) };
+    spans.enter_for_good(fiber);
+}
 
 /// Performs one op and returns its result.
 #[inline]
@@ -29,7 +56,7 @@ pub(crate) fn submit(mut op: Op<'_>) -> io::Result<u32> {
     // again (the invariant of `coro/pending.rs`); `pending` is not moved.
     let op = unsafe { PendingPtr::new(&pending) };
     // SAFETY: `fiber` is the one that runs here.
-    unsafe { park::suspend(fiber, &AfterSwitch::Submit(op)) };
+    unsafe { suspend(fiber, &AfterSwitch::Submit(op)) };
     let mut result = pending.outcome();
     if result < 0 && pending.cancel_sent() && decode::is_interrupted(result) {
         // How some operations end that were broken off inside the kernel.
@@ -61,7 +88,7 @@ pub(crate) fn wait(signal: &Signal, deadline_ns: Option<u64>, on_cancel: OnCance
     let timer = deadline_ns.map(|deadline_ns| Timer::new(deadline_ns, fiber));
     let wait = Wait { signal, timer: timer.as_ref(), on_cancel };
     // SAFETY: `fiber` is the one that runs here.
-    unsafe { park::suspend(fiber, &AfterSwitch::Wait(&wait)) };
+    unsafe { suspend(fiber, &AfterSwitch::Wait(&wait)) };
     fiber.header().waiting.set(Waiting::Nothing);
     if let Some(timer) = timer.as_ref().filter(|timer| timer.in_heap()) {
         let worker = current::worker().expect("a fiber runs on a worker");
@@ -75,7 +102,7 @@ pub(crate) fn wait(signal: &Signal, deadline_ns: Option<u64>, on_cancel: OnCance
 /// this, or because its runtime shuts down. Never where it could not suspend.
 pub(crate) fn must_end() -> bool {
     let Some((worker, fiber)) = current::fiber() else { return false };
-    if std::thread::panicking() {
+    if std::thread::panicking() || fiber.header().no_suspend.get() & BLOCKS != 0 {
         return false;
     }
     let cancel = &fiber.header().cancel;
@@ -153,7 +180,7 @@ pub(crate) fn yield_now() {
     match current::suspendable() {
         Some((_, fiber)) => {
             // SAFETY: `fiber` is the one that runs here.
-            unsafe { park::suspend(fiber, &AfterSwitch::Yield) };
+            unsafe { suspend(fiber, &AfterSwitch::Yield) };
         }
         None => std::thread::yield_now(),
     }

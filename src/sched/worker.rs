@@ -17,6 +17,7 @@ use super::{Remote, current};
 use crate::coro::header::Waiting;
 use crate::coro::{
     AfterSwitch, FiberList, FiberPtr, OnCancel, PendingPtr, TimerPtr, Wait, Waiter, entry, park,
+    spans,
 };
 use crate::driver::{self, Caps, Driver};
 use crate::stack::{Cache, Stack, sanitize};
@@ -240,8 +241,10 @@ impl Worker {
 
     // ---- The loop -------------------------------------------------------------------------------
 
-    /// Runs fibers until `stop`, or until the runtime has stopped, or until `deadline_ns`.
+    /// Runs fibers until `stop`, or until the runtime has stopped, or until `deadline_ns`. The
+    /// thread leaves its tracing spans for as long: they are not its fibers'.
     pub(crate) fn run(&self, deadline_ns: Option<u64>) {
+        let spans = spans::leave(None);
         let entered = current::enter(self);
         self.shared.idle().enter();
         self.stop.set(false);
@@ -265,10 +268,12 @@ impl Worker {
         self.leave_search();
         self.shared.worker_gone(!self.fresh.is_empty());
         entered.leave();
+        spans.enter(None);
     }
 
     /// Runs one pass without ever waiting. Returns the number of resumes.
     pub(crate) fn tick(&self) -> u64 {
+        let spans = spans::leave(None);
         let entered = current::enter(self);
         let before = self.remote.resumes.load(Ordering::Relaxed);
         self.shared.idle().enter();
@@ -276,6 +281,7 @@ impl Worker {
         self.pass();
         self.shared.worker_gone(!self.fresh.is_empty());
         entered.leave();
+        spans.enter(None);
         self.remote.resumes.load(Ordering::Relaxed) - before
     }
 
