@@ -277,6 +277,8 @@ impl Worker {
         let entered = current::enter(self);
         let before = self.remote.resumes.load(Ordering::Relaxed);
         self.shared.idle().enter();
+        // Set since the last main fiber has ended.
+        self.stop.set(false);
         self.events();
         self.pass();
         self.shared.worker_gone(!self.fresh.is_empty());
