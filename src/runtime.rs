@@ -3,7 +3,7 @@
 
 use crate::coro::spans;
 use crate::driver::{WakeMethod, caps};
-use crate::fiber::{JoinHandle, spawn_external};
+use crate::fiber::{JoinHandle, create, spawn_external};
 use crate::future::block_on;
 use crate::sched::{Config, Shared, Worker, current, shutdown};
 use crate::stack::overflow;
@@ -270,7 +270,7 @@ impl Runtime {
             spans.enter(current::fiber().map(|(_, fiber)| fiber));
             f()
         };
-        let fiber = match worker.create(name, f) {
+        let fiber = match create(worker, name, f) {
             Ok(fiber) => fiber,
             Err(error) => {
                 spans.enter(None);

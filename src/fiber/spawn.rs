@@ -1,8 +1,9 @@
 //! Starting fibers.
 
 use super::JoinHandle;
-use crate::coro::entry;
-use crate::sched::{Shared, current};
+use crate::coro::{FiberPtr, entry};
+use crate::local;
+use crate::sched::{Shared, Worker, current};
 use crate::stack;
 use std::io;
 use std::sync::Arc;
@@ -38,7 +39,7 @@ where
     T: Send + 'static,
 {
     let Some(worker) = current::worker() else { no_runtime("spawn") };
-    match worker.create(None, f) {
+    match create(worker, None, f) {
         Ok(fiber) => {
             worker.push_fresh(fiber);
             JoinHandle::new(fiber)
@@ -72,13 +73,36 @@ where
     T: 'static,
 {
     let Some(worker) = current::worker() else { no_runtime("spawn_local") };
-    match worker.create(None, f) {
+    match create(worker, None, f) {
         Ok(fiber) => {
             worker.push_ready(fiber);
             JoinHandle::new(fiber)
         }
         Err(error) => no_stack(&error),
     }
+}
+
+/// Makes a fresh fiber, with the fiber-local values that it inherits; the caller publishes it.
+#[inline]
+pub(crate) fn create<F, T>(worker: &Worker, name: Option<Arc<str>>, f: F) -> io::Result<FiberPtr>
+where
+    F: FnOnce() -> T,
+{
+    if local::is_inherited() { create_heir(worker, name, f) } else { worker.create(name, f) }
+}
+
+#[cold]
+#[inline(never)]
+fn create_heir<F, T>(worker: &Worker, name: Option<Arc<str>>, f: F) -> io::Result<FiberPtr>
+where
+    F: FnOnce() -> T,
+{
+    // Foreign code, which may panic: before there is anything to clean up.
+    let inheritance = local::inheritance();
+    let fiber = worker.create(name, f)?;
+    // SAFETY: just made.
+    unsafe { inheritance.give(fiber) };
+    Ok(fiber)
 }
 
 #[cold]
@@ -165,10 +189,14 @@ impl Builder {
         }
         let fiber = match self.stack_bytes {
             Some(bytes) => {
+                let inheritance = local::inheritance();
                 let stack = stack::Pool::get(bytes)?.alloc()?;
-                worker.create_on(stack, self.name, f)
+                let fiber = worker.create_on(stack, self.name, f);
+                // SAFETY: just made.
+                unsafe { inheritance.give(fiber) };
+                fiber
             }
-            None => worker.create(self.name, f)?,
+            None => create(worker, self.name, f)?,
         };
         let handle = JoinHandle::new(fiber);
         match self.worker {
@@ -199,10 +227,14 @@ impl Builder {
         }
         let fiber = match self.stack_bytes {
             Some(bytes) => {
+                let inheritance = local::inheritance();
                 let stack = stack::Pool::get(bytes)?.alloc()?;
-                worker.create_on(stack, self.name, f)
+                let fiber = worker.create_on(stack, self.name, f);
+                // SAFETY: just made.
+                unsafe { inheritance.give(fiber) };
+                fiber
             }
-            None => worker.create(self.name, f)?,
+            None => create(worker, self.name, f)?,
         };
         worker.push_ready(fiber);
         Ok(JoinHandle::new(fiber))
@@ -229,13 +261,18 @@ where
     // Below the first block that workers take from (`Worker::next_id`) and counting down from the
     // top: never the same as one of theirs.
     static NEXT: AtomicU64 = AtomicU64::new(u64::MAX);
+    let inheritance = local::inheritance();
     let stack = shared.stacks().alloc()?;
     let fiber = entry::create(stack, NEXT.fetch_sub(1, Ordering::Relaxed), None, f);
+    // SAFETY: just made.
+    unsafe { inheritance.give(fiber) };
     match shared.spawn_external(fiber) {
         Ok(()) => Ok(JoinHandle::new(fiber)),
         Err(fiber) => {
-            // SAFETY: nobody else has seen the fiber. Its closure is dropped unrun.
+            // SAFETY: nobody else has seen the fiber. Its closure is dropped unrun, and what it was
+            // to inherit, last.
             unsafe {
+                let _inheritance = local::Inheritance::take_back(fiber);
                 entry::discard::<F>(fiber);
                 if let Some(stack) = fiber.release() {
                     stack.pool().free(stack);
