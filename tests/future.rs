@@ -203,7 +203,7 @@ contract! {
         ramie::block_on(poll_fn(|context| {
             *slot.lock().unwrap() = Some(context.waker().clone());
             match count.load(Ordering::Relaxed) {
-                count if count == 3 * ROUNDS => Poll::Ready(()),
+                n if n == 3 * ROUNDS => Poll::Ready(()),
                 _ => Poll::Pending,
             }
         }));

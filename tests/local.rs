@@ -5,7 +5,7 @@ mod common;
 use common::{eventually, runtime, watch};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::ThreadId;
 use std::time::Duration;
@@ -274,15 +274,21 @@ fn values_are_dropped_on_their_thread() {
         }
         assert_eq!((RIGHT.load(Ordering::SeqCst), WRONG.load(Ordering::SeqCst)), (20, 0));
         for _ in 0..10 {
-            // The handle keeps the fiber's header beyond its end, and is dropped here.
+            // The handle keeps the fiber's header beyond its end, and is dropped here. It must be
+            // detached before it ends: else its result is dropped here, too.
+            let detached = Arc::new(AtomicBool::new(false));
+            let theirs = Arc::clone(&detached);
             let builder = ramie::Builder::new().worker(1);
-            let fiber = builder.spawn(|| {
-                ramie::sleep(Duration::from_millis(1));
+            let fiber = builder.spawn(move || {
+                while !theirs.load(Ordering::SeqCst) {
+                    ramie::sleep(Duration::from_millis(1));
+                }
                 Uses
             });
             let fiber = fiber.unwrap();
             let kept = fiber.fiber().clone();
             drop(fiber);
+            detached.store(true, Ordering::SeqCst);
             ramie::sleep(Duration::from_millis(4));
             drop(kept);
         }
@@ -364,6 +370,14 @@ fn new_fibers_inherit() {
             for fiber in fibers {
                 assert_eq!(fiber.join().unwrap(), expected);
             }
+            ramie::scope(|s| {
+                let seen = || GIVEN.get();
+                assert_eq!(s.spawn(seen).join().unwrap(), 30);
+                let child = builder().stack_size(1 << 20).spawn_scoped(s, seen).unwrap();
+                assert_eq!(child.join().unwrap(), 30);
+            });
+            // On its parent's stack, a child is its parent.
+            ramie::no_suspend(|| ramie::scope(|s| drop(s.spawn(|| GIVEN.set(GIVEN.get())))));
             let grandchild = ramie::spawn(|| {
                 GIVEN.update(|given| given + 1);
                 ramie::spawn(|| {

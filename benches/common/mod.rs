@@ -122,8 +122,18 @@ impl Bench {
     /// Prints the table.
     pub fn print(&self) {
         println!("{:<38} | {:>26} | {:>46} | ratio", "metric", OURS, "limit or peer");
-        for samples in self.samples.iter().filter(|samples| samples.who != OURS) {
+        let has_peer = |metric: Metric| {
+            self.samples.iter().any(|other| other.metric == metric && other.who != OURS)
+        };
+        for samples in &self.samples {
             let metric = samples.metric;
+            if samples.who == OURS {
+                if !has_peer(metric) {
+                    let name = format!("{}, {}", metric.name, metric.unit);
+                    println!("{name:<38} | {:>26} | {:>46} | -", spread(&samples.values), "-");
+                }
+                continue;
+            }
             let ours = |other: &&Samples| other.metric == metric && other.who == OURS;
             let ours = self.samples.iter().find(ours);
             let ratio = match (ours.and_then(|ours| median(&ours.values)), median(&samples.values))

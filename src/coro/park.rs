@@ -4,6 +4,7 @@
 //! resumed it reads the value after the switch and acts on it. Whatever the value refers to is on
 //! the suspended stack too, and stays there until the fiber is resumed.
 
+use super::children::Children;
 use super::header::FiberPtr;
 use super::pending::PendingPtr;
 use super::signal::Signal;
@@ -25,6 +26,10 @@ pub(crate) enum AfterSwitch<'a> {
     Ended,
     /// My result is gone too. I am never resumed.
     Free,
+    /// As `Ended`, of a child: it is counted out, unless it is resumed.
+    ChildEnded(&'a Children),
+    /// As `Free`, of a child: it is counted out.
+    FreeChild(&'a Children),
 }
 
 /// One wait on a signal.
@@ -43,6 +48,9 @@ pub(crate) enum OnCancel {
     Ignore,
     /// It ends the wait, and does not let one begin while it has not been reported.
     End,
+    /// A deadline ends the wait if it expires meanwhile. (Requests end it by the token: this is the
+    /// wait of `park`.)
+    Wake,
 }
 
 /// Switches from the running fiber `fiber` to the context that resumed it. Returns the word of the

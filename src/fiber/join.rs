@@ -23,7 +23,7 @@ use std::time::Duration;
 /// fine. Once it has returned the result, it must not be polled or joined again.
 ///
 /// Differs from [`std::thread::JoinHandle`] in that a fiber that waits in [`join`](Self::join)
-/// suspends, and in the extras `try_join`, `join_timeout` and `cancel`.
+/// suspends, and in the extras `try_join`, `join_timeout`, `cancel` and `cancel_join`.
 ///
 /// # Examples
 /// ```
@@ -144,9 +144,37 @@ impl<T> JoinHandle<T> {
     /// A request is reported once. An operation that has completed before the request reached it
     /// keeps its result, and the next one fails instead. [`sleep`](crate::sleep) ends early while a
     /// request is unreported; [`park`](crate::park) wakes once; `join` ignores it. A fiber that
-    /// performs no I/O any more ends as if nothing had been asked.
+    /// performs no I/O any more ends as if nothing had been asked. The whole table, and what the
+    /// fiber can do about it, is in [`cancel`](crate::cancel).
     pub fn cancel(&self) {
         request_cancel(self.ptr());
+    }
+
+    /// Asks the fiber to end early, as [`cancel`](Self::cancel), waits for its end, and returns
+    /// what its closure returned, as [`join`](Self::join).
+    ///
+    /// # Errors
+    /// The payload of the panic, if the fiber panicked.
+    ///
+    /// # Cancellation
+    /// Cannot be cancelled itself.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// ramie::Runtime::new()?.run(|| {
+    ///     let fiber = ramie::spawn(|| {
+    ///         ramie::sleep(Duration::from_secs(3600)); // ends early
+    ///         ramie::cancel::check().is_err()
+    ///     });
+    ///     assert!(fiber.cancel_join().unwrap());
+    /// });
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn cancel_join(self) -> thread::Result<T> {
+        self.cancel();
+        self.join()
     }
 
     /// The handle is about to wait itself, rather than the task that has polled it before.

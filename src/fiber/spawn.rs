@@ -4,7 +4,8 @@ use super::JoinHandle;
 use crate::coro::{FiberPtr, entry};
 use crate::local;
 use crate::sched::{Shared, Worker, current};
-use crate::stack;
+use crate::scope::{Scope, ScopedJoinHandle};
+use crate::stack::{self, Stack};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -88,18 +89,16 @@ pub(crate) fn create<F, T>(worker: &Worker, name: Option<Arc<str>>, f: F) -> io:
 where
     F: FnOnce() -> T,
 {
-    if local::is_inherited() { create_heir(worker, name, f) } else { worker.create(name, f) }
+    if local::is_inherited() { heir(|| worker.create(name, f)) } else { worker.create(name, f) }
 }
 
+/// Gives the fresh fiber that `make` makes, and that nobody else sees yet, what it inherits.
 #[cold]
 #[inline(never)]
-fn create_heir<F, T>(worker: &Worker, name: Option<Arc<str>>, f: F) -> io::Result<FiberPtr>
-where
-    F: FnOnce() -> T,
-{
+pub(crate) fn heir(make: impl FnOnce() -> io::Result<FiberPtr>) -> io::Result<FiberPtr> {
     // Foreign code, which may panic: before there is anything to clean up.
     let inheritance = local::inheritance();
-    let fiber = worker.create(name, f)?;
+    let fiber = make()?;
     // SAFETY: just made.
     unsafe { inheritance.give(fiber) };
     Ok(fiber)
@@ -107,7 +106,7 @@ where
 
 #[cold]
 #[track_caller]
-fn no_runtime(what: &str) -> ! {
+pub(crate) fn no_runtime(what: &str) -> ! {
     panic!(
         "ramie::{what} was called outside of a runtime: call it inside Runtime::run (or under \
          #[ramie::main]), or use Handle::spawn"
@@ -116,7 +115,7 @@ fn no_runtime(what: &str) -> ! {
 
 #[cold]
 #[track_caller]
-fn no_stack(error: &io::Error) -> ! {
+pub(crate) fn no_stack(error: &io::Error) -> ! {
     panic!("failed to spawn a fiber: {error}")
 }
 
@@ -187,24 +186,50 @@ impl Builder {
             self.check_worker(shared)?;
             shared.ensure_started(index)?;
         }
-        let fiber = match self.stack_bytes {
-            Some(bytes) => {
-                let inheritance = local::inheritance();
-                let stack = stack::Pool::get(bytes)?.alloc()?;
-                let fiber = worker.create_on(stack, self.name, f);
-                // SAFETY: just made.
-                unsafe { inheritance.give(fiber) };
-                fiber
-            }
-            None => create(worker, self.name, f)?,
-        };
+        let index = self.worker;
+        let fiber = heir(|| self.create(worker, f))?;
         let handle = JoinHandle::new(fiber);
-        match self.worker {
-            None => worker.push_fresh(fiber),
-            Some(index) if index == worker.index() => worker.push_ready(fiber),
-            Some(index) => shared.give(index, fiber),
-        }
+        publish(worker, index, fiber);
         Ok(handle)
+    }
+
+    /// Spawns the fiber in a scope, as [`Scope::spawn`] does.
+    ///
+    /// # Errors
+    /// As [`spawn`](Self::spawn); also if the scope was opened outside of a runtime.
+    ///
+    /// # Examples
+    /// ```
+    /// ramie::Runtime::new()?.run(|| {
+    ///     let text = String::from("borrowed");
+    ///     ramie::scope(|s| {
+    ///         let builder = ramie::Builder::new().name("child".into());
+    ///         let fiber = builder.spawn_scoped(s, || text.len()).unwrap();
+    ///         assert_eq!(fiber.fiber().name(), Some("child"));
+    ///         assert_eq!(fiber.join().unwrap(), 8);
+    ///     });
+    /// });
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn spawn_scoped<'scope, 'env, F, T>(
+        self,
+        scope: &'scope Scope<'scope, 'env>,
+        f: F,
+    ) -> io::Result<ScopedJoinHandle<'scope, T>>
+    where
+        F: FnOnce() -> T + Send + 'scope,
+        T: Send + 'scope,
+    {
+        let Some(worker) = current::worker() else {
+            return Err(io::Error::other("Builder::spawn_scoped was called outside of a runtime"));
+        };
+        if let Some(index) = self.worker {
+            self.check_worker(worker.shared())?;
+            worker.shared().ensure_started(index)?;
+        }
+        let Self { name, stack_bytes, worker: index } = self;
+        let stack = || stack_of(stack_bytes);
+        scope.start(worker, stack, name, f, |worker, fiber| publish(worker, index, fiber))
     }
 
     /// Spawns the fiber on the calling worker; nothing has to be [`Send`].
@@ -225,19 +250,20 @@ impl Builder {
                 "spawn_local starts a fiber on the calling worker and on no other",
             ));
         }
-        let fiber = match self.stack_bytes {
-            Some(bytes) => {
-                let inheritance = local::inheritance();
-                let stack = stack::Pool::get(bytes)?.alloc()?;
-                let fiber = worker.create_on(stack, self.name, f);
-                // SAFETY: just made.
-                unsafe { inheritance.give(fiber) };
-                fiber
-            }
-            None => create(worker, self.name, f)?,
-        };
+        let fiber = heir(|| self.create(worker, f))?;
         worker.push_ready(fiber);
         Ok(JoinHandle::new(fiber))
+    }
+
+    /// A stack of the size asked for, if one was.
+    fn create<F, T>(self, worker: &Worker, f: F) -> io::Result<FiberPtr>
+    where
+        F: FnOnce() -> T,
+    {
+        match stack_of(self.stack_bytes)? {
+            Some(stack) => Ok(worker.create_on(stack, self.name, f)),
+            None => worker.create(self.name, f),
+        }
     }
 
     fn check_worker(&self, shared: &Shared) -> io::Result<()> {
@@ -249,6 +275,20 @@ impl Builder {
             _ => Ok(()),
         }
     }
+}
+
+/// Publishes a fresh fiber: to any worker, or to the one asked for, which has been started.
+fn publish(worker: &Worker, index: Option<usize>, fiber: FiberPtr) {
+    match index {
+        None => worker.push_fresh(fiber),
+        Some(index) if index == worker.index() => worker.push_ready(fiber),
+        Some(index) => worker.shared().give(index, fiber),
+    }
+}
+
+/// A stack of a certain size, if one was asked for.
+fn stack_of(bytes: Option<usize>) -> io::Result<Option<Stack>> {
+    bytes.map(|bytes| stack::Pool::get(bytes)?.alloc()).transpose()
 }
 
 /// Makes a fiber for a thread that is not a worker of the runtime it goes to.

@@ -10,6 +10,8 @@
 #![forbid(unsafe_code)]
 
 mod cancel;
+mod channel;
+mod children;
 mod idle;
 mod inbox;
 mod signal;

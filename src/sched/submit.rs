@@ -1,7 +1,7 @@
 //! How a call suspends. On a fiber each of these gives the thread to other fibers meanwhile; on a
 //! plain thread, and while the thread unwinds, it blocks the thread.
 
-use super::{Remote, current};
+use super::{Remote, cancel, current};
 use crate::coro::header::{BLOCKS, Waiting};
 use crate::coro::{
     AfterSwitch, FiberPtr, OnCancel, Pending, PendingPtr, Signal, Timer, TimerPtr, Wait, Waiter,
@@ -12,6 +12,7 @@ use crate::op::{Op, decode, perform};
 use crate::sys::clock;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 /// Switches from the running fiber to the idle context; the fiber leaves its tracing spans for as
 /// long. Does not unwind.
@@ -44,12 +45,20 @@ unsafe fn suspend_in_spans(fiber: FiberPtr, after: &AfterSwitch<'_>) {
 #[inline]
 pub(crate) fn submit(mut op: Op<'_>) -> io::Result<u32> {
     let Some((worker, fiber)) = current::suspendable() else {
+        if op.can_be_refused() && cancel::refuses_on_thread() {
+            return Err(cancel::error());
+        }
         return decode::decode(perform::perform(&mut op));
     };
     match lower::route(&op, worker.caps()) {
         Route::Driver => {}
         Route::Now => return decode::decode(perform::perform(&mut op)),
-        Route::Pool => return blocking(|| decode::decode(perform::perform(&mut op))),
+        Route::Pool => {
+            if op.can_be_refused() {
+                cancel::check()?;
+            }
+            return blocking(|| decode::decode(perform::perform(&mut op)));
+        }
     }
     let pending = Pending::new(op, fiber);
     // SAFETY: the fiber leaves its stack in the next statement, and only `complete` makes it ready
@@ -63,10 +72,27 @@ pub(crate) fn submit(mut op: Op<'_>) -> io::Result<u32> {
         result = -libc::ECANCELED;
     }
     if result == -libc::ECANCELED {
-        // The request has been delivered.
-        fiber.header().cancel.reported();
+        cancel::report(fiber);
     }
     decode::decode(result)
+}
+
+/// As [`submit`], for `timeout` at most on a fiber; `None` if it took longer and has done nothing.
+/// A plain thread waits for as long as the kernel lets it.
+pub(crate) fn submit_within(op: Op<'_>, timeout: Option<Duration>) -> Option<io::Result<u32>> {
+    let Some(timeout) = timeout.filter(|_| !blocks_thread()) else { return Some(submit(op)) };
+    let now_ns = clock::now_ns();
+    let timeout_ns = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
+    let ended = cancel::timed(now_ns, now_ns.saturating_add(timeout_ns), || submit(op));
+    match ended.value {
+        Err(error) if ended.owns_error && error.raw_os_error() == Some(libc::ECANCELED) => None,
+        result => Some(result),
+    }
+}
+
+/// Whether what waits here blocks the thread.
+pub(crate) fn blocks_thread() -> bool {
+    current::suspendable().is_none()
 }
 
 /// Closes a descriptor without reporting errors, and without waiting for file systems that take
@@ -78,11 +104,12 @@ pub(crate) fn close_detached(fd: OwnedFd) {
     }
 }
 
-/// Waits until `signal` is set, or `deadline_ns` has come, or a cancel request ends the wait
-/// (as `on_cancel` says). Returns whether the signal is set. The caller is the signal's only
-/// waiter.
+/// Waits until `signal` is set, or `deadline_ns` has come, or a cancel request or the deadline of a
+/// `timeout` ends the wait (as `on_cancel` says). Returns whether the signal is set. The caller is
+/// the signal's only waiter.
 pub(crate) fn wait(signal: &Signal, deadline_ns: Option<u64>, on_cancel: OnCancel) -> bool {
     let Some((_, fiber)) = current::suspendable() else {
+        let deadline_ns = cancel::end_of_wait(deadline_ns, on_cancel);
         return thread::wait(signal, deadline_ns.and_then(clock::instant));
     };
     let timer = deadline_ns.map(|deadline_ns| Timer::new(deadline_ns, fiber));
@@ -98,19 +125,11 @@ pub(crate) fn wait(signal: &Signal, deadline_ns: Option<u64>, on_cancel: OnCance
     signal.is_set()
 }
 
-/// Whether the calling fiber is to end, because of a cancel request, which counts as reported by
-/// this, or because its runtime shuts down. Never where it could not suspend.
+/// Whether the calling code is to end, because of a cancel request or a deadline, which counts as
+/// reported by this, or because its runtime shuts down. Never where it could not suspend.
 pub(crate) fn must_end() -> bool {
-    let Some((worker, fiber)) = current::fiber() else { return false };
-    if std::thread::panicking() || fiber.header().no_suspend.get() & BLOCKS != 0 {
-        return false;
-    }
-    let cancel = &fiber.header().cancel;
-    let requested = cancel.is_requested_before_wait();
-    if requested {
-        cancel.reported();
-    }
-    requested || worker.is_draining()
+    let blocks = |fiber: FiberPtr| fiber.header().no_suspend.get() & BLOCKS != 0;
+    !current::fiber().is_some_and(|(_, fiber)| blocks(fiber)) && cancel::check().is_err()
 }
 
 /// Makes ready whoever `Signal::set` returned.

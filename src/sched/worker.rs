@@ -22,6 +22,7 @@ use crate::coro::{
 use crate::driver::{self, Caps, Driver};
 use crate::stack::{Cache, Stack, sanitize};
 use crate::sys::clock;
+use crate::sys::thread_end::Marker;
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -58,6 +59,12 @@ pub(crate) struct Worker {
     main: Cell<Option<FiberPtr>>,
     /// The runtime shuts down: every op fails at once.
     draining: Cell<bool>,
+    /// Goes before any thread-local value that a suspended fiber may have borrowed.
+    marker: Marker,
+    /// Fibers started here.
+    started: Cell<u64>,
+    /// No fiber may be resumed any more.
+    lost: Cell<bool>,
     pub(super) remote: &'static Remote,
     pub(super) shared: Arc<Shared>,
     caps: Arc<Caps>,
@@ -66,7 +73,7 @@ pub(crate) struct Worker {
     ids_end: Cell<u64>,
     pub(super) driver: RefCell<Driver>,
     pub(super) timers: RefCell<Timers>,
-    stacks: RefCell<Cache>,
+    pub(super) stacks: RefCell<Cache>,
     sanitize: UnsafeCell<sanitize::ThreadState>,
     pub(super) search: super::search::State,
 }
@@ -95,6 +102,9 @@ impl Worker {
             stop: Cell::new(false),
             main: Cell::new(None),
             draining: Cell::new(false),
+            marker: Marker::new(current::forget),
+            started: Cell::new(0),
+            lost: Cell::new(false),
             remote,
             caps: Arc::clone(driver.caps()),
             index,
@@ -138,7 +148,7 @@ impl Worker {
 
     /// An identifier that no other fiber of this process has or will have.
     #[inline]
-    fn next_id(&self) -> u64 {
+    pub(super) fn next_id(&self) -> u64 {
         static BLOCKS: AtomicU64 = AtomicU64::new(1);
         if self.next_id.get() == self.ids_end.get() {
             let block = BLOCKS.fetch_add(1, Ordering::Relaxed);
@@ -202,6 +212,13 @@ impl Worker {
         }
     }
 
+    /// Arms the timer of a bound, unless no deadline is waited for any more.
+    pub(crate) fn arm(&self, timer: TimerPtr) {
+        if !self.draining.get() {
+            self.timers.borrow_mut().insert(timer);
+        }
+    }
+
     /// Takes a timer out that has not fired.
     pub(crate) fn disarm(&self, timer: TimerPtr) {
         self.timers.borrow_mut().remove(timer);
@@ -241,11 +258,44 @@ impl Worker {
 
     // ---- The loop -------------------------------------------------------------------------------
 
+    /// Fibers of this worker that have started and not ended.
+    fn suspended(&self) -> u64 {
+        self.started.get() - self.remote.ended.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(super) fn count_start(&self) {
+        self.started.set(self.started.get() + 1);
+    }
+
+    /// Whether no fiber may be resumed any more. While its thread destroys its thread-local values,
+    /// a suspended fiber might go on inside the `with` of one that is gone.
+    pub(crate) fn is_lost(&self) -> bool {
+        if self.marker.is_gone() && self.suspended() != 0 {
+            self.lost.set(true);
+        }
+        self.lost.get()
+    }
+
+    fn enter(&self) -> current::Entered {
+        debug_assert!(!self.is_lost());
+        let entered = current::enter(self);
+        self.marker.renew();
+        entered
+    }
+
+    fn leave(&self, entered: current::Entered) {
+        if self.suspended() != 0 {
+            self.marker.lay();
+        }
+        entered.leave();
+    }
+
     /// Runs fibers until `stop`, or until the runtime has stopped, or until `deadline_ns`. The
     /// thread leaves its tracing spans for as long: they are not its fibers'.
     pub(crate) fn run(&self, deadline_ns: Option<u64>) {
         let spans = spans::leave(None);
-        let entered = current::enter(self);
+        let entered = self.enter();
         self.shared.idle().enter();
         self.stop.set(false);
         loop {
@@ -267,14 +317,14 @@ impl Worker {
         }
         self.leave_search();
         self.shared.worker_gone(!self.fresh.is_empty());
-        entered.leave();
+        self.leave(entered);
         spans.enter(None);
     }
 
     /// Runs one pass without ever waiting. Returns the number of resumes.
     pub(crate) fn tick(&self) -> u64 {
         let spans = spans::leave(None);
-        let entered = current::enter(self);
+        let entered = self.enter();
         let before = self.remote.resumes.load(Ordering::Relaxed);
         self.shared.idle().enter();
         // Set since the last main fiber has ended.
@@ -282,7 +332,7 @@ impl Worker {
         self.events();
         self.pass();
         self.shared.worker_gone(!self.fresh.is_empty());
-        entered.leave();
+        self.leave(entered);
         spans.enter(None);
         self.remote.resumes.load(Ordering::Relaxed) - before
     }
@@ -314,6 +364,12 @@ impl Worker {
     #[inline]
     pub(super) fn has_ready(&self) -> bool {
         self.next.get().is_some() || !self.ready.is_empty() || !self.fresh.is_empty()
+    }
+
+    /// Whether a fiber of this worker could run now besides the one that does.
+    #[inline]
+    pub(crate) fn has_others(&self) -> bool {
+        self.has_ready() || self.remote.has_mail()
     }
 
     /// The fiber to run next: the one woken last, a few times in a row; else from the ready and the
@@ -358,6 +414,7 @@ impl Worker {
     fn step(&self, fiber: FiberPtr) {
         if fiber.header().home.load(Ordering::Relaxed).is_null() {
             self.remote.set_home(fiber);
+            self.count_start();
         }
         self.running.set(Some(fiber));
         // SAFETY: it was in one of our queues, so we are its holder (`coro/mod.rs`), and it is
@@ -367,12 +424,22 @@ impl Worker {
             park::resume(fiber, (self as *const Self).expose_provenance(), self.sanitize.get())
         };
         self.running.set(None);
+        self.marker.renew();
         match after {
             AfterSwitch::Yield => self.ready.push(fiber),
             AfterSwitch::Submit(op) => self.submit(fiber, op),
             AfterSwitch::Wait(wait) => self.register(fiber, wait),
-            AfterSwitch::Ended => self.ended(fiber),
+            AfterSwitch::Ended => _ = self.ended(fiber),
             AfterSwitch::Free => self.free(fiber),
+            AfterSwitch::ChildEnded(children) => {
+                if self.ended(fiber) {
+                    wake_waiter(children.ended());
+                }
+            }
+            AfterSwitch::FreeChild(children) => {
+                self.free(fiber);
+                wake_waiter(children.ended());
+            }
         }
     }
 
@@ -413,8 +480,9 @@ impl Worker {
         }
     }
 
+    /// `false` if the fiber is resumed once more.
     #[inline]
-    fn ended(&self, fiber: FiberPtr) {
+    pub(super) fn ended(&self, fiber: FiberPtr) -> bool {
         let panicked = fiber.header().panicked.get();
         let mut books = self.close_books(fiber);
         if self.main.get() == Some(fiber) {
@@ -422,13 +490,17 @@ impl Worker {
         }
         match fiber.header().ended.set() {
             // The handle went away a moment ago: the fiber is resumed to drop its result.
-            Waiter::Detached => return self.push_woken(fiber),
+            Waiter::Detached => {
+                self.push_woken(fiber);
+                return false;
+            }
             waiter => wake_waiter(waiter),
         }
         // The fiber may be gone by now.
         // SAFETY: it has ended, and this copy of its state is the one that is destroyed.
         unsafe { sanitize::destroy(self.sanitize.get(), &raw mut books) };
         self.count_end(panicked);
+        true
     }
 
     #[inline]
@@ -493,30 +565,6 @@ impl Worker {
         }
     }
 
-    /// Ends the wait of a fiber of this worker for which a cancel request has come.
-    pub(crate) fn cancel_wait(&self, fiber: FiberPtr) {
-        if !fiber.header().cancel.is_requested() {
-            return;
-        }
-        match fiber.header().waiting.get() {
-            // SAFETY: the op is ours, and the reference does not leave this line.
-            Waiting::Op(op) if unsafe { op.op() }.can_be_refused() => {
-                self.driver.borrow_mut().cancel(op);
-            }
-            Waiting::Signal(signal, OnCancel::End) => {
-                // SAFETY: `waiting` names a signal only from the moment the fiber has left its
-                // stack until it is back on it (`submit::wait` clears it first thing), and only
-                // this thread resumes it. So the fiber is suspended, and what it borrows for its
-                // wait is alive.
-                let signal = unsafe { signal.as_ref() };
-                if signal.unregister(Waiter::Fiber(fiber.address())) {
-                    self.ready.push(fiber);
-                }
-            }
-            Waiting::Op(_) | Waiting::Signal(_, OnCancel::Ignore) | Waiting::Nothing => {}
-        }
-    }
-
     #[inline]
     fn fire_timers(&self) {
         if !self.timers.borrow().is_empty() {
@@ -528,7 +576,9 @@ impl Worker {
         loop {
             let Some(timer) = self.timers.borrow_mut().pop_due(now_ns) else { return };
             let fiber = timer.fiber();
-            if let Waiting::Signal(signal, _) = fiber.header().waiting.get() {
+            if timer.is_of_bound() {
+                self.fire_bound(timer);
+            } else if let Waiting::Signal(signal, _) = fiber.header().waiting.get() {
                 // SAFETY: as in `cancel_wait`.
                 if unsafe { signal.as_ref() }.unregister(Waiter::Fiber(fiber.address())) {
                     self.ready.push(fiber);
