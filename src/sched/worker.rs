@@ -327,8 +327,7 @@ impl Worker {
         let entered = self.enter();
         let before = self.remote.resumes.load(Ordering::Relaxed);
         self.shared.idle().enter();
-        // Set since the last main fiber has ended.
-        self.stop.set(false);
+        self.stop.set(false); // set since the last main fiber has ended
         self.events();
         self.pass();
         self.shared.worker_gone(!self.fresh.is_empty());
