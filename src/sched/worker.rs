@@ -17,6 +17,7 @@ use super::{Remote, current};
 use crate::coro::header::Waiting;
 use crate::coro::{
     AfterSwitch, FiberList, FiberPtr, OnCancel, PendingPtr, TimerPtr, Wait, Waiter, entry, park,
+    spans,
 };
 use crate::driver::lower::{self, Inline};
 use crate::driver::{self, Caps, Driver};
@@ -307,8 +308,10 @@ impl Worker {
         entered.leave();
     }
 
-    /// Runs fibers until `stop`, or until the runtime has stopped, or until `deadline_ns`.
+    /// Runs fibers until `stop`, or until the runtime has stopped, or until `deadline_ns`. The
+    /// thread leaves its tracing spans for as long: they are not its fibers'.
     pub(crate) fn run(&self, deadline_ns: Option<u64>) {
+        let spans = spans::leave(None);
         let entered = self.enter();
         self.shared.idle().enter();
         self.stop.set(false);
@@ -332,17 +335,21 @@ impl Worker {
         self.leave_search();
         self.shared.worker_gone(!self.fresh.is_empty());
         self.leave(entered);
+        spans.enter(None);
     }
 
     /// Runs one pass without ever waiting. Returns the number of resumes.
     pub(crate) fn tick(&self) -> u64 {
+        let spans = spans::leave(None);
         let entered = self.enter();
         let before = self.remote.resumes.load(Ordering::Relaxed);
         self.shared.idle().enter();
+        self.stop.set(false); // set since the last main fiber has ended
         self.events();
         self.pass();
         self.shared.worker_gone(!self.fresh.is_empty());
         self.leave(entered);
+        spans.enter(None);
         self.remote.resumes.load(Ordering::Relaxed) - before
     }
 
