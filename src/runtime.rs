@@ -42,6 +42,7 @@ pub struct RuntimeBuilder {
     patience: Duration,
     wake: Option<WakeMethod>,
     thread_name: String,
+    inline: bool,
 }
 
 impl RuntimeBuilder {
@@ -55,6 +56,7 @@ impl RuntimeBuilder {
             patience: DEFAULT_PATIENCE,
             wake: None,
             thread_name: "ramie".into(),
+            inline: true,
         }
     }
 
@@ -114,6 +116,14 @@ impl RuntimeBuilder {
         self
     }
 
+    /// Whether what needs no waiting is done by system calls on the spot, as it is by default; or
+    /// everything through the ring. For tests and benchmarks.
+    #[doc(hidden)]
+    pub fn inline(mut self, inline: bool) -> Self {
+        self.inline = inline;
+        self
+    }
+
     /// Builds the runtime. The calling thread becomes its worker 0.
     ///
     /// # Errors
@@ -163,6 +173,7 @@ impl RuntimeBuilder {
             blocking_threads: self.blocking_threads,
             spin: self.spin,
             thread_name: self.thread_name,
+            inline: self.inline,
         };
         let shared = Shared::new(config, wake)?;
         let worker = Rc::new(Worker::new(Arc::clone(&shared), 0)?);

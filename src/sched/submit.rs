@@ -1,14 +1,14 @@
 //! How a call suspends. On a fiber each of these gives the thread to other fibers meanwhile; on a
 //! plain thread, and while the thread unwinds, it blocks the thread.
 
-use super::{Remote, cancel, current};
+use super::{Remote, Worker, cancel, current};
 use crate::coro::header::{BLOCKS, Waiting};
 use crate::coro::{
     AfterSwitch, FiberPtr, OnCancel, Pending, PendingPtr, Signal, Timer, TimerPtr, Wait, Waiter,
     park, spans, task, thread,
 };
-use crate::driver::lower::{self, Route};
-use crate::op::{Op, decode, perform};
+use crate::driver::lower::{self, Attempt, Route};
+use crate::op::{Habit, Op, decode, perform};
 use crate::sys::clock;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -60,16 +60,23 @@ pub(crate) fn submit(mut op: Op<'_>) -> io::Result<u32> {
             return blocking(|| decode::decode(perform::perform(&mut op)));
         }
     }
-    let pending = Pending::new(op, fiber);
-    // SAFETY: the fiber leaves its stack in the next statement, and only `complete` makes it ready
-    // again (the invariant of `coro/pending.rs`); `pending` is not moved.
-    let op = unsafe { PendingPtr::new(&pending) };
-    // SAFETY: `fiber` is the one that runs here.
-    unsafe { suspend(fiber, &AfterSwitch::Submit(op)) };
-    let mut result = pending.outcome();
-    if result < 0 && pending.cancel_sent() && decode::is_interrupted(result) {
-        // How some operations end that were broken off inside the kernel.
-        result = -libc::ECANCELED;
+    let mut pending = Pending::new(op, fiber);
+    let mut done = 0;
+    if lower::may_attempt(pending.op(), worker.inline()) {
+        match attempt(worker, fiber, &mut pending) {
+            Attempt::Done(result) => return decode::decode(result),
+            Attempt::Part(count) => done = count,
+            Attempt::Refused => {}
+        }
+    }
+    if let Some(habit) = pending.op().habit() {
+        habit.set_ringed();
+    }
+    let result = through_driver(fiber, &pending);
+    if done != 0 {
+        // What has been read is the answer. An error, or the report of a cancel request, is for the
+        // next op.
+        return Ok(done + u32::try_from(result).unwrap_or(0));
     }
     if result == -libc::ECANCELED {
         cancel::report(fiber);
@@ -95,12 +102,52 @@ pub(crate) fn blocks_thread() -> bool {
     current::suspendable().is_none()
 }
 
+/// Suspends `fiber`, the one that runs here, until the driver has performed its op.
+#[inline]
+fn through_driver(fiber: FiberPtr, pending: &Pending<'_>) -> i32 {
+    // SAFETY: the fiber leaves its stack in the next statement, and only `complete` makes it ready
+    // again (the invariant of `coro/pending.rs`); `pending` is not moved.
+    let op = unsafe { PendingPtr::new(pending) };
+    // SAFETY: `fiber` is the one that runs here.
+    unsafe { suspend(fiber, &AfterSwitch::Submit(op)) };
+    let result = pending.outcome();
+    if result < 0 && pending.cancel_sent() && decode::is_interrupted(result) {
+        // How some operations end that were broken off inside the kernel.
+        return -libc::ECANCELED;
+    }
+    result
+}
+
+/// Tries an op without waiting, after letting others run if it is their turn.
+#[inline]
+fn attempt(mut worker: &Worker, fiber: FiberPtr, pending: &mut Pending<'_>) -> Attempt {
+    if worker.inline().is_spent() {
+        // SAFETY: `fiber` is the one that runs here.
+        unsafe { suspend(fiber, &AfterSwitch::Breathe) };
+        worker = current::worker().expect("a fiber runs on a worker");
+    }
+    if worker.refuses(fiber) {
+        return Attempt::Refused; // the worker says so to the op
+    }
+    if let Some(attempt) = lower::attempt(pending.op(), worker.inline(), worker.crowd()) {
+        return attempt;
+    }
+    let result = through_driver(fiber, pending);
+    if result == -libc::ECANCELED {
+        cancel::report(fiber);
+    }
+    let worker = current::worker().expect("a fiber runs on a worker");
+    lower::judge(pending.op(), result, worker.inline())
+}
+
 /// Closes a descriptor without reporting errors, and without waiting for file systems that take
 /// their time over it.
-pub(crate) fn close_detached(fd: OwnedFd) {
+pub(crate) fn close_detached(fd: OwnedFd, habit: &Habit) {
     match current::fiber() {
-        Some((worker, _)) => worker.close(fd),
-        None => drop(fd),
+        Some((worker, _)) if !(habit.closes_at_once() && worker.inline().is_enabled()) => {
+            worker.close(fd);
+        }
+        _ => drop(fd),
     }
 }
 

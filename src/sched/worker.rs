@@ -19,6 +19,7 @@ use crate::coro::{
     AfterSwitch, FiberList, FiberPtr, OnCancel, PendingPtr, TimerPtr, Wait, Waiter, entry, park,
     spans,
 };
+use crate::driver::lower::{self, Inline};
 use crate::driver::{self, Caps, Driver};
 use crate::stack::{Cache, Stack, sanitize};
 use crate::sys::clock;
@@ -68,6 +69,9 @@ pub(crate) struct Worker {
     pub(super) remote: &'static Remote,
     pub(super) shared: Arc<Shared>,
     caps: Arc<Caps>,
+    inline: Inline,
+    /// Ops handed to the driver since its last turn.
+    queued: Cell<usize>,
     index: usize,
     next_id: Cell<u64>,
     ids_end: Cell<u64>,
@@ -107,6 +111,8 @@ impl Worker {
             lost: Cell::new(false),
             remote,
             caps: Arc::clone(driver.caps()),
+            queued: Cell::new(0),
+            inline: Inline::new(shared.config().inline),
             index,
             next_id: Cell::new(0),
             ids_end: Cell::new(0),
@@ -136,6 +142,17 @@ impl Worker {
     #[inline(always)]
     pub(crate) fn caps(&self) -> &Caps {
         &self.caps
+    }
+
+    #[inline(always)]
+    pub(crate) fn inline(&self) -> &Inline {
+        &self.inline
+    }
+
+    /// How many fibers and ops are in line here.
+    #[inline]
+    pub(crate) fn crowd(&self) -> usize {
+        self.ready.len() + self.queued.get()
     }
 
     pub(crate) fn is_draining(&self) -> bool {
@@ -338,24 +355,23 @@ impl Worker {
 
     /// Ready fibers up to the budget, then everything else once.
     fn pass(&self) {
-        let mut left = BUDGET;
+        let (mut left, mut resumes) = (BUDGET, 0);
         self.fresh_started.set(0);
         while left > 0 && !self.stop.get() {
             let Some(fiber) = self.pick() else { break };
-            self.step(fiber);
-            left -= 1;
+            left = left.saturating_sub(self.step(fiber));
+            resumes += 1;
             if self.fresh_started.get() >= FRESH_SHARED && self.shared.idle().somebody_searches() {
                 // Somebody is on the way to share these. Handing over what the started ones asked
                 // for costs time only if they asked for something, and then they may live long.
                 break;
             }
         }
-        let resumes = &self.remote.resumes;
-        resumes
-            .store(resumes.load(Ordering::Relaxed) + u64::from(BUDGET - left), Ordering::Relaxed);
+        let counter = &self.remote.resumes;
+        counter.store(counter.load(Ordering::Relaxed) + resumes, Ordering::Relaxed);
         self.events();
         // An idle worker looks there anyway; but perhaps no worker is ever idle.
-        if left < BUDGET && self.take_external() && self.shared.workers() > 1 {
+        if resumes != 0 && self.take_external() && self.shared.workers() > 1 {
             self.shared.offered(self.fresh.len());
         }
     }
@@ -408,9 +424,10 @@ impl Worker {
         fiber
     }
 
-    /// Runs one fiber until it leaves its stack, and does what it asked for.
+    /// Runs one fiber until it leaves its stack, and does what it asked for. Returns what that
+    /// counts for in the pass.
     #[inline]
-    fn step(&self, fiber: FiberPtr) {
+    fn step(&self, fiber: FiberPtr) -> u32 {
         if fiber.header().home.load(Ordering::Relaxed).is_null() {
             self.remote.set_home(fiber);
             self.count_start();
@@ -426,6 +443,10 @@ impl Worker {
         self.marker.renew();
         match after {
             AfterSwitch::Yield => self.ready.push(fiber),
+            AfterSwitch::Breathe => {
+                self.ready.push(fiber);
+                return lower::YIELD_COST;
+            }
             AfterSwitch::Submit(op) => self.submit(fiber, op),
             AfterSwitch::Wait(wait) => self.register(fiber, wait),
             AfterSwitch::Ended => _ = self.ended(fiber),
@@ -440,18 +461,25 @@ impl Worker {
                 wake_waiter(children.ended());
             }
         }
+        1
+    }
+
+    /// Whether no op of this fiber may begin now: it was cancelled, or the runtime shuts down.
+    #[inline]
+    pub(crate) fn refuses(&self, fiber: FiberPtr) -> bool {
+        fiber.header().cancel.is_requested_before_wait() || self.draining.get()
     }
 
     #[inline]
     fn submit(&self, fiber: FiberPtr, op: PendingPtr) {
-        let refused = fiber.header().cancel.is_requested_before_wait() || self.draining.get();
         // SAFETY: the op is ours now, and the reference does not leave this line.
-        if refused && unsafe { op.op() }.can_be_refused() {
+        if self.refuses(fiber) && unsafe { op.op() }.can_be_refused() {
             op.set_outcome(-libc::ECANCELED);
             self.ready.push(fiber);
             return;
         }
         fiber.header().waiting.set(Waiting::Op(op));
+        self.queued.set(self.queued.get() + 1);
         self.driver.borrow_mut().enqueue(op, &self.ready);
     }
 
@@ -545,7 +573,13 @@ impl Worker {
         if self.shared.phase() != Phase::Running && !self.draining.replace(true) {
             self.drain();
         }
-        self.driver.borrow_mut().turn(&self.ready, driver::Wait::No);
+        self.turn(driver::Wait::No);
+    }
+
+    #[inline]
+    pub(super) fn turn(&self, wait: driver::Wait) {
+        self.queued.set(0);
+        self.driver.borrow_mut().turn(&self.ready, wait);
     }
 
     #[inline]
