@@ -31,6 +31,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const BUDGET: u32 = 64;
 /// How many fresh fibers a pass starts while another worker looks for some.
 const FRESH_SHARED: u32 = 4;
+/// Timers fired at once.
+const FIRE_BATCH: usize = 16;
 /// How often in a row a just-woken fiber may pass those that have waited longer.
 const MAX_NEXT: u32 = 3;
 /// Identifiers are handed to workers in blocks, so that a spawn touches no shared counter.
@@ -501,15 +503,27 @@ impl Worker {
 
     fn fire_timers_until(&self, now_ns: u64) {
         loop {
-            let Some(timer) = self.timers.borrow_mut().pop_due(now_ns) else { return };
-            let fiber = timer.fiber();
-            if timer.is_of_bound() {
-                self.fire_bound(timer);
-            } else if let Waiting::Signal(signal, _) = fiber.header().waiting.get() {
-                // SAFETY: as in `cancel_wait`.
-                if unsafe { signal.as_ref() }.unregister(Waiter::Fiber(fiber.address())) {
-                    self.ready.push(fiber);
-                }
+            // Several at a time: while the memory of one is on its way, so is that of the next.
+            let mut due = [None; FIRE_BATCH];
+            let mut timers = self.timers.borrow_mut();
+            due.iter_mut().for_each(|due| *due = timers.pop_due(now_ns));
+            drop(timers);
+            for timer in due {
+                let Some(timer) = timer else { return };
+                timer.set_removed();
+                self.fire(timer);
+            }
+        }
+    }
+
+    fn fire(&self, timer: TimerPtr) {
+        let fiber = timer.fiber();
+        if timer.is_of_bound() {
+            self.fire_bound(timer);
+        } else if let Waiting::Signal(signal, _) = fiber.header().waiting.get() {
+            // SAFETY: as in `cancel_wait`.
+            if unsafe { signal.as_ref() }.unregister(Waiter::Fiber(fiber.address())) {
+                self.ready.push(fiber);
             }
         }
     }
