@@ -61,6 +61,12 @@
 //! names the fiber, [`is_fiber`] says whether there is one. [`fiber_local!`] declares values of
 //! which every fiber has its own.
 //!
+//! # Async code
+//! [`block_on`] runs a future on the calling fiber, which suspends where the future is pending;
+//! [`spawn_future`] gives it a fiber of its own. A [`JoinHandle`] is a future, so async code can
+//! await fibers. So a protocol that somebody has written as a future works here as it is, without
+//! another runtime.
+//!
 //! # Cancellation
 //! [`JoinHandle::cancel`] asks a fiber to end early. Nothing is unwound: the operation that the
 //! fiber waits in, or else its next one, fails with an error that [`is_cancelled`] recognises, and
@@ -112,23 +118,29 @@ pub mod cancel;
 mod coro;
 mod driver;
 pub mod fs;
+pub mod net;
 mod op;
 pub mod os;
 #[expect(unsafe_code, reason = "L6: resuming fibers and borrowing from their stacks")]
 mod sched;
 #[expect(unsafe_code, reason = "L2: it owns the memory that fibers run on")]
 mod stack;
+#[expect(unsafe_code, reason = "L7: locks, and queues of waiters on their stacks")]
+pub mod sync;
 #[expect(unsafe_code, reason = "L0: system calls")]
 mod sys;
 pub mod time;
 
 #[expect(unsafe_code, reason = "L8: handles own references to fibers")]
 mod fiber;
+mod future;
 #[expect(unsafe_code, reason = "L8: values that live as long as their fiber")]
 mod local;
 #[cfg(all(test, loom))]
 mod loom_models;
 mod runtime;
+#[expect(unsafe_code, reason = "L8: children borrow from the frame that waits for them")]
+mod scope;
 
 pub use cancel::is_cancelled;
 pub use driver::WakeMethod;
@@ -136,6 +148,7 @@ pub use fiber::{
     Builder, Fiber, FiberId, JoinHandle, current, is_fiber, no_suspend, park, park_timeout, spawn,
     spawn_local, stack_remaining, unblock, yield_now,
 };
+pub use future::{block_on, spawn_future, spawn_future_local, try_block_on};
 pub use local::{AccessError, LocalKey};
 /// Runs the body of `fn main` as the main fiber of a runtime.
 ///
@@ -237,6 +250,7 @@ pub use ramie_macros::main;
 /// ```
 pub use ramie_macros::test;
 pub use runtime::{Handle, Metrics, Runtime, RuntimeBuilder};
+pub use scope::{Scope, ScopedJoinHandle, scope};
 pub use time::sleep;
 
 /// The example on the project's front page.

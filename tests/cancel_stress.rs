@@ -208,3 +208,36 @@ fn as_many_reports_as_requests() {
         });
     }
 }
+
+/// Deadlines at all times around the end of a read: each byte is either read or still there.
+#[test]
+fn no_byte_is_lost_to_a_timeout() {
+    common::on_a_fiber(|| {
+        let (mut reader, mut writer) = pipe();
+        let writing = ramie::spawn(move || {
+            for n in 0..2_000_u32 {
+                let limit = Duration::from_micros(u64::from(n % 100));
+                ramie::sleep(limit);
+                writer.write_all(&[n as u8]).unwrap();
+            }
+        });
+        let (mut next, mut late) = (0_u32, 0_u32);
+        while next < 2_000 {
+            let mut byte = [0];
+            let limit = Duration::from_micros(u64::from((next * 7 + late * 13) % 150));
+            match timeout(limit, || reader.read(&mut byte)) {
+                Ok(n) => {
+                    assert_eq!((n, byte[0]), (1, next as u8));
+                    next += 1;
+                }
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::TimedOut);
+                    late += 1;
+                }
+            }
+        }
+        assert!(late > 0, "no read timed out: this tested nothing");
+        writing.join().unwrap();
+        cancel::check().unwrap();
+    });
+}

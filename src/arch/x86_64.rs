@@ -169,7 +169,11 @@ pub(crate) fn set_current(word: usize) {
 pub(crate) fn prefetch(address: *const ()) {
     // SAFETY: changes no register and no memory, and does not fault.
     unsafe {
-        asm!("prefetcht0 byte ptr [{}]", in(reg) address, options(nostack, preserves_flags, readonly));
+        asm!(
+            "prefetcht0 byte ptr [{}]",
+            in(reg) address,
+            options(nostack, preserves_flags, readonly)
+        );
     }
 }
 

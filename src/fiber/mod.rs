@@ -13,8 +13,8 @@ mod spawn;
 
 pub use handle::{Fiber, FiberId};
 pub use join::JoinHandle;
-pub(crate) use spawn::spawn_external;
 pub use spawn::{Builder, spawn, spawn_local};
+pub(crate) use spawn::{no_runtime, no_stack, spawn_external};
 
 use crate::coro::{FiberPtr, OnCancel};
 use crate::sched::{self, cancel, current};

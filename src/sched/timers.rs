@@ -3,10 +3,10 @@
 //! Arming and disarming cost no system call: the earliest deadline becomes the timeout of the one
 //! wait that the idle worker makes. Equal deadlines fire in the order they were armed.
 //!
-//! A wake-up costs a worker some ten microseconds, a timer a tenth of one. So a worker that has many
-//! timers does not sleep until the earliest, but a little longer: as many microseconds after those
-//! it has fired last as it has timers, and at most [`PAUSE_MAX_NS`]. What comes due meanwhile fires
-//! together.
+//! A wake-up costs a worker some ten microseconds, a timer a tenth of that. So a worker that has
+//! many timers does not sleep until the earliest, but a little longer: as many microseconds after
+//! those it has fired last as it has timers, and at most [`PAUSE_MAX_NS`]. What comes due meanwhile
+//! fires together.
 //!
 //! Four children per node rather than two: half the levels, and the children of a node, of 16 bytes
 //! each, share a cache line or two. Timers lie on as many stacks, where each costs a miss or two to
