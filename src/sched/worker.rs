@@ -548,21 +548,6 @@ impl Worker {
         }
     }
 
-    fn fire_timers_until(&self, now_ns: u64) {
-        loop {
-            let Some(timer) = self.timers.borrow_mut().pop_due(now_ns) else { return };
-            let fiber = timer.fiber();
-            if timer.is_of_bound() {
-                self.fire_bound(timer);
-            } else if let Waiting::Signal(signal, _) = fiber.header().waiting.get() {
-                // SAFETY: as in `cancel_wait`.
-                if unsafe { signal.as_ref() }.unregister(Waiter::Fiber(fiber.address())) {
-                    self.ready.push(fiber);
-                }
-            }
-        }
-    }
-
     /// The runtime shuts down: ends every wait that can be ended.
     fn drain(&self) {
         self.driver.borrow_mut().cancel_all();
