@@ -198,7 +198,7 @@ contract! {
 
     fn one_after_the_other_inside_and_outside() {
         let order = Cell::new(0);
-        assert_timed_out(timeout(20 * MS, || {
+        assert_timed_out(timeout(400 * MS, || {
             assert_timed_out(timeout(2 * MS, forever));
             order.set(1);
             assert_timed_out(timeout(2 * MS, || {
