@@ -194,11 +194,11 @@ fn describe(write: &mut dyn FnMut(&[u8])) {
 /// error that [`is_cancelled`](crate::is_cancelled) recognises), sleeps end early, and the fibers
 /// run until they have ended. If some have not ended when nothing moves any more, or after the
 /// [`shutdown_timeout`](RuntimeBuilder::shutdown_timeout), their stacks are leaked: nothing on them
-/// is ever dropped, and nothing they borrow is freed. So are those of the dropping thread's own
-/// fibers if it drops the runtime because it unwinds: a thread that unwinds runs no fibers.
+/// is ever dropped, and nothing they borrow is freed. [`join`](JoinHandle::join) on one of them
+/// returns an error.
 ///
-/// Dropped while its thread unwinds, a runtime asks its fibers to end and waits for nobody: those
-/// of worker 0, which cannot run there, are leaked at once.
+/// Dropped while its thread unwinds, or on a fiber of another runtime, a runtime asks its fibers to
+/// end and waits for nobody: those of worker 0, which cannot run there, are leaked at once.
 ///
 /// # Thread-local values
 /// A fiber may suspend inside the closure of `LocalKey::with` of a `thread_local!`, and relies on
@@ -345,7 +345,7 @@ impl Runtime {
         if current::worker().is_some() || std::thread::panicking() || self.worker.is_lost() {
             // The loop cannot be entered here; or fibers that ran on an unwinding thread could only
             // block it. What can be told to end, is.
-            shutdown::abandon(&self.worker)
+            shutdown::abandon(&self.worker, patience)
         } else {
             shutdown::shut_down(&self.worker, patience).fibers
         }

@@ -148,11 +148,11 @@ fn parked_fibers_are_leaked() {
         let first: &JoinHandle<()> = &fibers[0];
         first.cancel();
         first.fiber().unpark();
-        assert!(!first.is_finished());
+        assert!(first.is_finished(), "nobody has to wait for it");
         assert!(!dropped.load(Ordering::SeqCst), "nothing of theirs is dropped");
         let mut fibers = fibers.into_iter();
         let late = fibers.next().unwrap().join_timeout(5 * MS);
-        assert!(late.is_err(), "nor do they end");
+        assert!(late.expect("they are given up").is_err(), "they have not ended");
         drop(fibers);
         assert!(!dropped.load(Ordering::SeqCst));
     }

@@ -86,7 +86,13 @@ unsafe fn load<V>(slot: *mut ()) -> V {
 /// Nothing runs and nothing is published yet. The closure may be run on another thread than the
 /// caller's if the caller hands the fiber over to one; its being `Send` is the caller's concern.
 #[inline]
-pub(crate) fn create<F, T>(stack: Stack, id: u64, name: Option<Arc<str>>, f: F) -> FiberPtr
+pub(crate) fn create<F, T>(
+    stack: Stack,
+    id: u64,
+    runtime: usize,
+    name: Option<Arc<str>>,
+    f: F,
+) -> FiberPtr
 where
     F: FnOnce() -> T,
 {
@@ -131,6 +137,7 @@ where
             thread: Cell::new(ptr::null_mut()),
             cancel_next: Cell::new(ptr::null_mut()),
             id,
+            runtime,
             sanitize: UnsafeCell::new(sanitize::FiberState::new(&stack)),
             stack: UnsafeCell::new(Some(stack)),
             name,

@@ -26,7 +26,7 @@
 //! | `locals`                                     | the fiber itself                              |
 //! | `payload` (the memory)                       | the holder; the join handle once `ended` is set |
 //! | `token`, `ended`, `refs`, `cancel`, `home`   | any thread that keeps the fiber alive         |
-//! | `name`, `id`, `stack`                        | written before the fiber is published         |
+//! | `name`, `id`, `runtime`, `stack`             | written before the fiber is published         |
 //! | `inbox_next`, `cancel_next`                  | `sched/inbox`, while the fiber is in that list |
 //!
 //! Lifetime. `refs` starts at 1: that one reference belongs to the fiber and its `JoinHandle`
@@ -92,6 +92,8 @@ pub(crate) struct Header {
     /// The link of its home's list of cancel requests.
     pub(crate) cancel_next: Cell<*mut Header>,
     pub(crate) id: u64,
+    /// Which runtime it was spawned on. Opaque to this layer.
+    pub(crate) runtime: usize,
     pub(crate) stack: UnsafeCell<Option<Stack>>,
     pub(crate) name: Option<Arc<str>>,
     pub(crate) locals: UnsafeCell<Locals>,

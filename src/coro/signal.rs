@@ -6,13 +6,14 @@
 //! | `SET`           | has happened                                                 | `take`  |
 //! | a waiter        | has not happened; this fiber or thread is off its stack      | `set`, `unregister` |
 //! | `DETACHED`      | has not happened, and nobody will ever ask                   | `set`   |
+//! | `LOST`          | will never happen                                            | nobody  |
 //!
 //! Invariants.
 //! 1. At most one waiter is registered at a time.
 //! 2. A fiber is registered only by the idle context of its worker, after the fiber has left its
 //!    stack: whoever takes the waiter out may resume it at once.
-//! 3. A waiter is taken out exactly once, by `set` or by `unregister`, and whoever took it out, and
-//!    nobody else, makes it ready again. So no wake-up is lost and none is doubled.
+//! 3. A waiter is taken out exactly once, by `set`, `lose` or `unregister`, and whoever took it
+//!    out, and nobody else, makes it ready again. So no wake-up is lost and none is doubled.
 //! 4. `set` is final until the waiting side calls `take`: a later `register` fails and the waiter
 //!    does not wait.
 //!
@@ -27,6 +28,7 @@ use crate::atomic::{AtomicUsize, Ordering};
 const EMPTY: usize = 0;
 const SET: usize = 1;
 const DETACHED: usize = 2;
+const LOST: usize = 3;
 /// Set in the word of a thread's waiter, clear in a fiber's; both are at least 8-aligned addresses.
 const THREAD: usize = 4;
 const FLAGS: usize = 7;
@@ -47,7 +49,7 @@ pub(crate) enum Waiter {
 impl Waiter {
     fn from_word(word: usize) -> Self {
         match word {
-            EMPTY | SET => Self::None,
+            EMPTY | SET | LOST => Self::None,
             DETACHED => Self::Detached,
             word if word & THREAD != 0 => Self::Thread(word & !FLAGS),
             word => Self::Fiber(word),
@@ -97,14 +99,21 @@ impl Signal {
         self.0.load(Ordering::Acquire) == DETACHED
     }
 
-    /// Registers the one waiter; `false` when it has happened already (and `waiter` stays out).
+    /// Whether it will never happen.
+    #[inline]
+    pub(crate) fn is_lost(&self) -> bool {
+        self.0.load(Ordering::Acquire) == LOST
+    }
+
+    /// Registers the one waiter; `false` when it has happened already, or never will (and `waiter`
+    /// stays out).
     #[inline]
     pub(crate) fn register(&self, waiter: Waiter) -> bool {
         match self.0.compare_exchange(EMPTY, waiter.to_word(), Ordering::AcqRel, Ordering::Acquire)
         {
             Ok(_) => true,
             Err(word) => {
-                assert!(word == SET, "two waiters on one signal (invariant 1)");
+                assert!(word == SET || word == LOST, "two waiters on one signal (invariant 1)");
                 false
             }
         }
@@ -124,6 +133,21 @@ impl Signal {
         Waiter::from_word(self.0.swap(SET, Ordering::AcqRel))
     }
 
+    /// It will never happen: whoever would have called `set` is gone. The waiter that comes back is
+    /// the caller's to make ready (invariant 3).
+    pub(crate) fn lose(&self) -> Waiter {
+        let mut word = self.0.load(Ordering::Acquire);
+        loop {
+            if matches!(word, SET | DETACHED | LOST) {
+                return Waiter::None;
+            }
+            match self.0.compare_exchange(word, LOST, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Waiter::from_word(word),
+                Err(seen) => word = seen,
+            }
+        }
+    }
+
     /// Forgets that it has happened, and says whether it had. Only for the waiting side, while it
     /// is not registered.
     #[inline]
@@ -138,8 +162,9 @@ impl Signal {
         match self.0.compare_exchange(EMPTY, DETACHED, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => false,
             Err(word) => {
-                assert!(word == SET, "detached while a waiter is registered (invariant 1)");
-                true
+                let over = word == SET || word == LOST;
+                assert!(over, "detached while a waiter is registered (invariant 1)");
+                word == SET
             }
         }
     }

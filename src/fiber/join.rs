@@ -1,9 +1,9 @@
 //! Waiting for fibers, and asking them to end.
 
 use super::handle::{Fiber, Inner, release};
-use crate::coro::{FiberPtr, OnCancel, entry};
+use crate::coro::{FiberPtr, entry};
 use crate::sched::remote::{Cancelled, Remote};
-use crate::sched::{self, current};
+use crate::sched::{self, current, lost};
 use crate::sys::clock;
 use std::fmt;
 use std::marker::PhantomData;
@@ -46,7 +46,8 @@ impl<T> JoinHandle<T> {
     /// panic.
     ///
     /// # Errors
-    /// The payload of the panic, if the fiber panicked.
+    /// The payload of the panic, if the fiber panicked. If it will never end, because its runtime
+    /// was shut down and has leaked it: a `&'static str` that says so.
     ///
     /// # Cancellation
     /// Cannot be cancelled: cancel the fiber that is waited for instead.
@@ -55,7 +56,9 @@ impl<T> JoinHandle<T> {
         let fiber = self.ptr();
         let ended = &fiber.header().ended;
         while !ended.is_set() {
-            sched::wait(ended, None, OnCancel::Ignore);
+            if !lost::wait_for_end(fiber, None) {
+                return self.lost();
+            }
         }
         self.take()
     }
@@ -66,7 +69,13 @@ impl<T> JoinHandle<T> {
     /// The handle, while the fiber has not ended.
     #[inline]
     pub fn try_join(self) -> Result<thread::Result<T>, Self> {
-        if self.is_finished() { Ok(self.take()) } else { Err(self) }
+        if self.ptr().header().ended.is_set() {
+            Ok(self.take())
+        } else if lost::is_lost(self.ptr()) {
+            Ok(self.lost())
+        } else {
+            Err(self)
+        }
     }
 
     /// Waits for the fiber to end, for `timeout` at most.
@@ -78,7 +87,9 @@ impl<T> JoinHandle<T> {
         let fiber = self.ptr();
         let ended = &fiber.header().ended;
         while !ended.is_set() && clock::now_ns() < deadline_ns {
-            sched::wait(ended, Some(deadline_ns), OnCancel::Ignore);
+            if !lost::wait_for_end(fiber, Some(deadline_ns)) {
+                break;
+            }
             if current::worker().is_some_and(|worker| worker.is_draining()) {
                 break;
             }
@@ -86,10 +97,10 @@ impl<T> JoinHandle<T> {
         self.try_join()
     }
 
-    /// Whether the fiber has ended, so that `join` would not wait.
+    /// Whether the fiber has ended, or never will, so that `join` would not wait.
     #[inline]
     pub fn is_finished(&self) -> bool {
-        self.ptr().header().ended.is_set()
+        self.ptr().header().ended.is_set() || lost::is_lost(self.ptr())
     }
 
     /// The fiber, to name it or to unpark it.
@@ -107,6 +118,13 @@ impl<T> JoinHandle<T> {
     /// performs no I/O any more ends as if nothing had been asked.
     pub fn cancel(&self) {
         request_cancel(self.ptr());
+    }
+
+    /// The fiber will never end. Its stack, and the reference to it, stay.
+    #[cold]
+    fn lost(self) -> thread::Result<T> {
+        std::mem::forget(self);
+        Err(Box::new("the runtime was shut down before the fiber ended"))
     }
 
     /// Takes the result; the fiber has ended.

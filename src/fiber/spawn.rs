@@ -2,7 +2,7 @@
 
 use super::JoinHandle;
 use crate::coro::entry;
-use crate::sched::{Shared, current};
+use crate::sched::{Shared, current, lost};
 use crate::stack;
 use std::io;
 use std::sync::Arc;
@@ -230,7 +230,8 @@ where
     // top: never the same as one of theirs.
     static NEXT: AtomicU64 = AtomicU64::new(u64::MAX);
     let stack = shared.stacks().alloc()?;
-    let fiber = entry::create(stack, NEXT.fetch_sub(1, Ordering::Relaxed), None, f);
+    let id = NEXT.fetch_sub(1, Ordering::Relaxed);
+    let fiber = entry::create(stack, id, lost::name(shared), None, f);
     match shared.spawn_external(fiber) {
         Ok(()) => Ok(JoinHandle::new(fiber)),
         Err(fiber) => {

@@ -4,6 +4,7 @@
 //! proof that no fiber is forgotten are in `README.md`.
 
 use super::blocking;
+use super::fresh::steal;
 use super::idle::{Idle, Sleeper, Summons};
 use super::remote::Woken;
 use super::{Remote, Worker};
@@ -13,7 +14,7 @@ use crate::stack::Pool;
 use crossbeam_deque::Stealer;
 use std::collections::VecDeque;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -104,6 +105,8 @@ pub(crate) struct Shared {
     external: Mutex<External>,
     external_len: AtomicUsize,
     external_spawned: AtomicUsize,
+    /// Fibers that will never end (`lost.rs`).
+    lost: AtomicU64,
     pool: blocking::Pool,
     /// For calls that may wait for ever: as many threads as there are such calls.
     waiters: blocking::Pool,
@@ -138,6 +141,7 @@ impl Shared {
             external: Mutex::new(External { queue: VecDeque::new(), closed: false }),
             external_len: AtomicUsize::new(0),
             external_spawned: AtomicUsize::new(0),
+            lost: AtomicU64::new(0),
             pool: blocking::Pool::new(config.blocking_threads, &config.thread_name),
             waiters: blocking::Pool::new(usize::MAX, &config.thread_name),
             threads: Mutex::new(0),
@@ -270,6 +274,8 @@ impl Shared {
         fence(Ordering::SeqCst);
         if seat.failed.load(Ordering::SeqCst) {
             self.reroute(index);
+        } else if seat.remote.is_gone() {
+            self.lose_mail(seat.remote);
         }
     }
 
@@ -318,11 +324,14 @@ impl Shared {
         self.thread_has_ended();
     }
 
-    /// Fibers that were meant for a worker that could not start run wherever they can.
+    /// Fibers that were meant for a worker that could not start run wherever they can, if the
+    /// runtime takes any more.
     fn reroute(self: &Arc<Self>, index: usize) {
         fence(Ordering::SeqCst);
         for woken in self.seats[index].remote.woken.take() {
-            let _ = self.push_external(woken.0, 0);
+            if let Err(fiber) = self.push_external(woken.0, 0) {
+                self.lose(fiber);
+            }
         }
     }
 
@@ -341,6 +350,11 @@ impl Shared {
         *threads == 0
     }
 
+    /// Whether any worker thread has been started that has not ended.
+    pub(super) fn has_threads(&self) -> bool {
+        *lock(&self.threads) != 0
+    }
+
     // ---- Who is awake ---------------------------------------------------------------------------
 
     pub(super) fn idle(&self) -> &Idle {
@@ -353,6 +367,21 @@ impl Shared {
         if leaves_fresh && self.workers() > 1 {
             self.idle.giver_fence();
             self.wake_one();
+        }
+    }
+
+    /// Worker 0, which is not in its loop, may have queued fresh fibers for others.
+    pub(super) fn worker_leaves_fresh(self: &Arc<Self>) {
+        self.idle.giver_fence();
+        if self.any_fresh() {
+            self.wake_one();
+        }
+    }
+
+    /// The fresh fibers of a worker that is gone; nobody else steals any more, or it does no harm.
+    pub(super) fn lose_fresh(&self, index: usize) {
+        while let Some(fiber) = self.seats[index].stealer().and_then(steal) {
+            self.lose(fiber);
         }
     }
 
@@ -372,6 +401,10 @@ impl Shared {
 
     /// Queues a fresh fiber that any worker may take, and counts it if it is new.
     fn push_external(self: &Arc<Self>, fiber: FiberPtr, new: usize) -> Result<(), FiberPtr> {
+        if self.phase() != Phase::Running {
+            // Asked before the lock: who closes must get it, however many spawn.
+            return Err(fiber);
+        }
         {
             let mut external = lock(&self.external);
             if external.closed {
@@ -408,6 +441,17 @@ impl Shared {
         external.closed = true;
         self.external_len.store(0, Ordering::SeqCst);
         std::mem::take(&mut external.queue)
+    }
+
+    pub(super) fn count_lost(&self, more: u64) {
+        self.lost.fetch_add(more, Ordering::SeqCst);
+    }
+
+    /// Whether a fiber is alive that may still end.
+    pub(super) fn any_may_end(&self) -> bool {
+        // First the lost ones: they are among those alive already.
+        let lost = self.lost.load(Ordering::SeqCst);
+        self.live() > lost
     }
 
     /// Fibers spawned and not ended. Exact only when it returns 0: then there was an instant in the

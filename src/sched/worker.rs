@@ -13,7 +13,7 @@ use super::remote::bump;
 use super::shared::{Phase, Shared};
 use super::submit::wake_waiter;
 use super::timers::Timers;
-use super::{Remote, current};
+use super::{Remote, current, lost};
 use crate::coro::header::Waiting;
 use crate::coro::{
     AfterSwitch, FiberList, FiberPtr, OnCancel, PendingPtr, TimerPtr, Wait, Waiter, entry, park,
@@ -41,7 +41,7 @@ const ID_BLOCK: u64 = 1024;
 pub(crate) struct Worker {
     running: Cell<Option<FiberPtr>>,
     /// The fiber woken last, which runs next: its data is still in the cache.
-    next: Cell<Option<FiberPtr>>,
+    pub(super) next: Cell<Option<FiberPtr>>,
     next_in_a_row: Cell<u32>,
     /// Started fibers that are ready.
     pub(super) ready: FiberList,
@@ -178,7 +178,7 @@ impl Worker {
         F: FnOnce() -> T,
     {
         bump(&self.remote.spawned);
-        entry::create(stack, self.next_id(), name, f)
+        entry::create(stack, self.next_id(), lost::name(&self.shared), name, f)
     }
 
     /// Queues a fresh fiber and tells nobody.
@@ -251,7 +251,7 @@ impl Worker {
     // ---- The loop -------------------------------------------------------------------------------
 
     /// Fibers of this worker that have started and not ended.
-    fn suspended(&self) -> u64 {
+    pub(super) fn suspended(&self) -> u64 {
         self.started.get() - self.remote.ended.load(Ordering::Relaxed)
     }
 
