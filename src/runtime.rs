@@ -1,6 +1,7 @@
 //! Runtimes: the workers, and the way into and out of them.
 #![forbid(unsafe_code)]
 
+use crate::arch;
 use crate::driver::{WakeMethod, caps};
 use crate::fiber::{JoinHandle, spawn_external};
 use crate::sched::{Config, Shared, Worker, current, shutdown};
@@ -116,11 +117,19 @@ impl RuntimeBuilder {
     ///
     /// # Errors
     /// If the kernel refuses io_uring (the error says why and what to do), if there is no memory or
-    /// no descriptor left, if a number is out of range, and on a fiber.
+    /// no descriptor left, if a number is out of range, if the thread has a shadow stack (which
+    /// does not follow a switch), and on a fiber.
     pub fn build(self) -> io::Result<Runtime> {
         if current::worker().is_some() {
             return Err(io::Error::other(
                 "a runtime was built inside another one: build it on a plain thread",
+            ));
+        }
+        if arch::has_shadow_stack() {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "this thread has a shadow stack, which fibers cannot switch: start the program \
+                 without, for instance with GLIBC_TUNABLES=glibc.cpu.x86_shstk=off",
             ));
         }
         let workers = match self.workers {

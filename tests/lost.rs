@@ -187,3 +187,48 @@ fn shutdown_timeout_on_an_unwinding_thread() {
     assert_eq!(left.load(Ordering::SeqCst), 1);
     assert_lost(fiber.join());
 }
+
+/// What is told of a worker that could not start is told last of all: a subscriber that panics does
+/// no harm.
+#[test]
+fn a_subscriber_panics() {
+    struct Panics;
+    impl tracing::Subscriber for Panics {
+        fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+            metadata.is_event() && metadata.target().starts_with("ramie")
+        }
+        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::Id {
+            unreachable!("no spans")
+        }
+        fn record(&self, _: &tracing::Id, _: &tracing::span::Record<'_>) {}
+        fn record_follows_from(&self, _: &tracing::Id, _: &tracing::Id) {}
+        fn event(&self, _: &tracing::Event<'_>) {
+            TOLD.fetch_add(1, Ordering::SeqCst);
+            panic!("a subscriber's");
+        }
+        fn enter(&self, _: &tracing::Id) {}
+        fn exit(&self, _: &tracing::Id) {}
+    }
+    static TOLD: AtomicUsize = AtomicUsize::new(0);
+
+    isolated("a_subscriber_panics", || {
+        tracing::subscriber::set_global_default(Panics).unwrap();
+        let before = threads();
+        let rt = runtime(3);
+        // Their threads can start, but not get a ring.
+        let limit = libc::rlimit { rlim_cur: common::fds() as u64 + 3, rlim_max: 1 << 10 };
+        // SAFETY: reads the structure.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0);
+        let fill: Vec<_> = std::iter::from_fn(|| std::fs::File::open("Cargo.toml").ok()).collect();
+        rt.run(|| {
+            let fibers: Vec<_> = (0..100).map(|_| ramie::spawn(ramie::yield_now)).collect();
+            let bound = ramie::Builder::new().worker(1).spawn(|| ());
+            fibers.into_iter().for_each(|fiber| fiber.join().unwrap());
+            bound.map(|bound| bound.join().unwrap()).unwrap_or_default();
+            eventually("the workers have failed", || TOLD.load(Ordering::SeqCst) > 0);
+        });
+        drop(fill);
+        eventually("their threads end", || threads() == before);
+        assert_eq!(rt.shutdown_timeout(Duration::from_secs(1000)), 0);
+    });
+}

@@ -16,6 +16,7 @@ pub use join::JoinHandle;
 pub(crate) use spawn::spawn_external;
 pub use spawn::{Builder, spawn, spawn_local};
 
+use crate::arch;
 use crate::coro::{FiberPtr, OnCancel, Signal};
 use crate::sched::{self, current};
 use crate::sys::clock;
@@ -208,8 +209,7 @@ pub fn no_suspend<T>(f: impl FnOnce() -> T) -> T {
 #[inline(never)]
 pub fn stack_remaining() -> Option<usize> {
     let (_, fiber) = current::fiber()?;
-    let here = 0_u8;
     // SAFETY: written before the fiber was published, and taken only after its end.
     let stack = unsafe { (*fiber.header().stack.get()).as_ref() }?;
-    Some((&raw const here).addr().saturating_sub(stack.limit().addr()))
+    Some(arch::stack_pointer().saturating_sub(stack.limit().addr()))
 }

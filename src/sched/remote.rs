@@ -94,7 +94,7 @@ impl Remote {
     pub(crate) fn notify(&self) -> bool {
         self.sleep.notify(|word| {
             let waker = *self.waker.lock().unwrap_or_else(PoisonError::into_inner);
-            waker.poke(word);
+            waker.poke_surely(word);
         })
     }
 

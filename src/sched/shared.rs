@@ -119,6 +119,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+fn warn_not_started(worker: usize, error: &io::Error) {
+    tracing::warn!(worker, %error, "cannot start another worker; going on with fewer");
+}
+
 impl Shared {
     pub(crate) fn new(config: Config, wake_method: WakeMethod) -> io::Result<Arc<Self>> {
         let stacks = Pool::get(config.stack_bytes)?;
@@ -228,14 +232,26 @@ impl Shared {
 
     #[cold]
     fn wake_one_slow(self: &Arc<Self>) {
-        self.idle.wake_one(&self.seats, || self.summon_new(), || self.any_fresh());
+        let mut failed = None;
+        let start_another = || match self.summon_new() {
+            Ok(summoned) => summoned,
+            Err((index, error)) => {
+                failed = Some((index, error));
+                !self.seats[index].take_summons()
+            }
+        };
+        self.idle.wake_one(&self.seats, start_another, || self.any_fresh());
+        if let Some((index, error)) = failed {
+            warn_not_started(index, &error);
+        }
     }
 
-    /// Starts one more worker, summoned; `false` if there is none to start.
-    fn summon_new(self: &Arc<Self>) -> bool {
-        let Some(index) = self.reserve() else { return false };
+    /// Starts one more worker, summoned; `false` if there is none to start. An error leaves the
+    /// summons where it is.
+    fn summon_new(self: &Arc<Self>) -> Result<bool, (usize, io::Error)> {
+        let Some(index) = self.reserve() else { return Ok(false) };
         self.seats[index].summons.put();
-        self.start(index).is_ok() || !self.seats[index].take_summons()
+        self.start(index).map(|()| true).map_err(|error| (index, error))
     }
 
     /// Whether there is any fresh fiber to be had.
@@ -257,7 +273,7 @@ impl Shared {
     /// Starts worker `index` if it is not running yet.
     pub(crate) fn ensure_started(self: &Arc<Self>, index: usize) -> io::Result<()> {
         if !self.seats[index].reserved.swap(true, Ordering::AcqRel) {
-            return self.start(index);
+            return self.start(index).inspect_err(|error| warn_not_started(index, error));
         }
         if self.seats[index].failed.load(Ordering::SeqCst) {
             return Err(io::Error::other(format!("worker {index} could not be started")));
@@ -279,7 +295,8 @@ impl Shared {
         }
     }
 
-    /// Starts the thread of worker `index`, which has been reserved.
+    /// Starts the thread of worker `index`, which has been reserved. The caller tells of an error,
+    /// last of all: a subscriber may panic.
     fn start(self: &Arc<Self>, index: usize) -> io::Result<()> {
         let shared = Arc::clone(self);
         *lock(&self.threads) += 1;
@@ -291,27 +308,28 @@ impl Shared {
             Err(error) => error,
         };
         self.thread_has_ended();
-        self.start_failed(index, &error);
+        self.start_failed(index);
         self.reroute(index);
         Err(error)
     }
 
-    fn start_failed(&self, index: usize, error: &io::Error) {
+    fn start_failed(&self, index: usize) {
         self.seats[index].failed.store(true, Ordering::SeqCst);
         fence(Ordering::SeqCst);
         self.cannot_start.store(true, Ordering::Relaxed);
-        tracing::warn!(worker = index, %error, "cannot start another worker; going on with fewer");
     }
 
     fn worker_thread(self: Arc<Self>, index: usize) {
-        match Worker::new(Arc::clone(&self), index) {
+        let worker = Worker::new(Arc::clone(&self), index);
+        let error = match worker {
             Ok(worker) => {
                 let _altstack = crate::stack::overflow::ensure_altstack();
                 worker.run(None);
                 worker.retire();
+                None
             }
             Err(error) => {
-                self.start_failed(index, &error);
+                self.start_failed(index);
                 if self.seats[index].take_summons() {
                     self.idle.end_search();
                     if self.idle.last_look(&self.seats, || self.any_fresh()) {
@@ -319,9 +337,13 @@ impl Shared {
                     }
                 }
                 self.reroute(index);
+                Some(error)
             }
-        }
+        };
         self.thread_has_ended();
+        if let Some(error) = error {
+            warn_not_started(index, &error);
+        }
     }
 
     /// Fibers that were meant for a worker that could not start run wherever they can, if the
