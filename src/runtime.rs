@@ -4,6 +4,7 @@
 use crate::arch;
 use crate::driver::{WakeMethod, caps};
 use crate::fiber::{JoinHandle, spawn_external};
+use crate::future::block_on;
 use crate::sched::{Config, Shared, Worker, current, shutdown};
 use crate::stack::overflow;
 use std::fmt;
@@ -41,6 +42,7 @@ pub struct RuntimeBuilder {
     patience: Duration,
     wake: Option<WakeMethod>,
     thread_name: String,
+    inline: bool,
 }
 
 impl RuntimeBuilder {
@@ -54,6 +56,7 @@ impl RuntimeBuilder {
             patience: DEFAULT_PATIENCE,
             wake: None,
             thread_name: "ramie".into(),
+            inline: true,
         }
     }
 
@@ -110,6 +113,14 @@ impl RuntimeBuilder {
     /// What the names of the worker threads begin with; `ramie` by default.
     pub fn thread_name(mut self, name: impl Into<String>) -> Self {
         self.thread_name = name.into();
+        self
+    }
+
+    /// Whether what needs no waiting is done by system calls on the spot, as it is by default; or
+    /// everything through the ring. For tests and benchmarks.
+    #[doc(hidden)]
+    pub fn inline(mut self, inline: bool) -> Self {
+        self.inline = inline;
         self
     }
 
@@ -170,6 +181,7 @@ impl RuntimeBuilder {
             blocking_threads: self.blocking_threads,
             spin: self.spin,
             thread_name: self.thread_name,
+            inline: self.inline,
         };
         let shared = Shared::new(config, wake)?;
         let worker = Rc::new(Worker::new(Arc::clone(&shared), 0)?);
@@ -393,6 +405,19 @@ impl Handle {
         T: Send + 'static,
     {
         spawn_external(&self.shared, f)
+    }
+
+    /// As [`spawn`](Self::spawn), for a future: the fiber runs it with
+    /// [`block_on`](crate::block_on). See [`spawn_future`](crate::spawn_future).
+    ///
+    /// # Errors
+    /// As [`spawn`](Self::spawn).
+    pub fn spawn_future<F>(&self, future: F) -> io::Result<JoinHandle<F::Output>>
+    where
+        F: IntoFuture + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.spawn(move || block_on(future))
     }
 
     /// What the runtime has done and holds.

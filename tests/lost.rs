@@ -54,8 +54,10 @@ fn plain_threads_are_told() {
             let mut fibers: Vec<_> = rt.run(|| (0..12).map(|n| endless(n % workers)).collect());
             let waiting: Vec<_> = fibers
                 .drain(..6)
-                .map(|fiber| {
+                .enumerate()
+                .map(|(n, fiber)| {
                     thread::spawn(move || match fiber.join_timeout(MS) {
+                        Err(fiber) if n < 2 => ramie::block_on(fiber),
                         Err(fiber) => fiber.join(),
                         Ok(result) => result,
                     })
@@ -75,7 +77,7 @@ fn plain_threads_are_told() {
             assert_lost(next().join());
             assert_lost(next().try_join().unwrap());
             assert_lost(next().join_timeout(MS).unwrap());
-            drop(next());
+            assert_lost(ramie::block_on(next()));
             let (one, two) = (next(), next());
             one.cancel();
             let fiber: Fiber = two.fiber().clone();

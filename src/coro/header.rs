@@ -22,8 +22,9 @@
 //!
 //! | field                                        | by whom                                       |
 //! |----------------------------------------------|-----------------------------------------------|
-//! | `context`, `next`, `waiting`, `no_suspend`   | the holder                                    |
+//! | `context`, `next`, `waiting`, `no_suspend`, `bounds` | the holder                            |
 //! | `locals`                                     | the fiber itself                              |
+//! | `awaited`                                    | the join handle                               |
 //! | `payload` (the memory)                       | the holder; the join handle once `ended` is set |
 //! | `token`, `ended`, `refs`, `cancel`, `home`   | any thread that keeps the fiber alive         |
 //! | `name`, `id`, `runtime`, `stack`             | written before the fiber is published         |
@@ -42,7 +43,7 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use super::local::Locals;
 use super::pending::PendingPtr;
-use super::{Cancel, OnCancel, Signal};
+use super::{Bounds, Cancel, OnCancel, Signal};
 use crate::arch::Context;
 use crate::stack::Stack;
 use crate::stack::sanitize;
@@ -83,6 +84,8 @@ pub(crate) struct Header {
     pub(crate) no_suspend: Cell<u32>,
     /// Requests to end early.
     pub(crate) cancel: Cancel,
+    /// The calls of `timeout` and `shield` that it is in.
+    pub(crate) bounds: Bounds,
     /// Whether the closure panicked; for statistics.
     pub(crate) panicked: Cell<bool>,
     /// The thread pointer of a fiber that owns its thread-locals; 0 for every other kind. Reserved.
@@ -94,6 +97,8 @@ pub(crate) struct Header {
     pub(crate) id: u64,
     /// Which runtime it was spawned on. Opaque to this layer.
     pub(crate) runtime: usize,
+    /// Whether its join handle is in the list of `sched/lost`.
+    pub(crate) awaited: Cell<bool>,
     pub(crate) stack: UnsafeCell<Option<Stack>>,
     pub(crate) name: Option<Arc<str>>,
     pub(crate) locals: UnsafeCell<Locals>,

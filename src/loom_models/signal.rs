@@ -1,6 +1,7 @@
 //! `coro/signal.rs`: every waiter is woken once, and sees what was written before.
 
 use super::{check, must_fail};
+use crate::coro::signal::Before;
 use crate::coro::{Signal, Waiter};
 use loom::sync::Arc;
 use loom::sync::atomic::{
@@ -92,7 +93,7 @@ fn ended_or_detached() {
                 }
             })
         };
-        if scene.signal.detach() {
+        if scene.signal.detach() == Before::Set {
             assert_eq!(scene.data.load(Relaxed), 1, "the result is not visible");
             scene.woken.fetch_add(1, Relaxed);
         }
@@ -255,7 +256,7 @@ fn wait_for_what_is_lost(looks: bool) {
     assert!(!lost.ended.is_set());
     assert!(lost.ended.is_lost() || lost.gone.load(Relaxed) == 1);
     lost.ended.unregister(FIBER);
-    assert!(!lost.ended.detach(), "the result of a lost fiber is nobody's");
+    assert_eq!(lost.ended.detach(), Before::Nothing, "the result of a lost fiber is nobody's");
 }
 
 #[test]

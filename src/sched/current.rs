@@ -55,6 +55,26 @@ pub(crate) fn suspendable<'a>() -> Option<(&'a Worker, FiberPtr)> {
     Some(found)
 }
 
+/// A number that is this worker's alone, or 0 on a thread that is no worker.
+#[inline(always)]
+pub(crate) fn place() -> usize {
+    arch::get_current()
+}
+
+/// Whether [`suspendable`] would panic.
+#[inline(always)]
+pub(crate) fn must_not_suspend() -> bool {
+    fiber()
+        .is_some_and(|(_, fiber)| fiber.header().no_suspend.get() != 0 && !std::thread::panicking())
+}
+
+/// Whether the calling code runs on a fiber that may suspend, as [`suspendable`] finds out, which
+/// panics where this says no for a `no_suspend` section.
+pub(crate) fn can_suspend() -> bool {
+    fiber()
+        .is_some_and(|(_, fiber)| !std::thread::panicking() && fiber.header().no_suspend.get() == 0)
+}
+
 #[cold]
 #[inline(never)]
 fn suspended_in_no_suspend() -> ! {

@@ -38,24 +38,47 @@ pub(crate) fn is_lost(fiber: FiberPtr) -> bool {
         || (Remote::of(fiber).is_some_and(Remote::is_gone) && !ended.is_set())
 }
 
+/// Whether the calling code is leaked together with the fiber.
+fn is_inside(fiber: FiberPtr) -> bool {
+    let inside = |worker: &Worker| name(worker.shared()) == fiber.header().runtime;
+    current::fiber().is_some_and(|(worker, _)| inside(worker)) && current::can_suspend()
+}
+
+/// The caller is about to wait for the fiber's end, perhaps from outside, until `unlist`. Only its
+/// join handle may call this.
+pub(crate) fn list(fiber: FiberPtr) {
+    if !fiber.header().awaited.get() && !is_inside(fiber) {
+        fiber.header().awaited.set(true);
+        awaited().insert(fiber.address(), fiber);
+    }
+}
+
+/// The caller waits no more. Only the fiber's join handle may call this.
+#[inline]
+pub(crate) fn unlist(fiber: FiberPtr) {
+    if fiber.header().awaited.get() {
+        fiber.header().awaited.set(false);
+        awaited().remove(&fiber.address());
+    }
+}
+
 /// Waits until the fiber has ended, or `deadline_ns` has come. Returns `false` if it never will
 /// end. Only its join handle may call this.
 pub(crate) fn wait_for_end(fiber: FiberPtr, deadline_ns: Option<u64>) -> bool {
     struct Listed(FiberPtr);
     impl Drop for Listed {
         fn drop(&mut self) {
-            awaited().remove(&self.0.address());
+            unlist(self.0);
         }
     }
 
     let ended = &fiber.header().ended;
-    let inside = |worker: &Worker| name(worker.shared()) == fiber.header().runtime;
-    if current::suspendable().is_some_and(|(worker, _)| inside(worker)) {
+    if is_inside(fiber) {
         submit::wait(ended, deadline_ns, OnCancel::Ignore);
         return !ended.is_lost();
     }
-    awaited().insert(fiber.address(), fiber);
     let _listed = Listed(fiber);
+    list(fiber);
     if !is_lost(fiber) {
         submit::wait(ended, deadline_ns, OnCancel::Ignore);
     }
@@ -89,6 +112,39 @@ impl Shared {
 }
 
 impl Worker {
+    /// Fibers of this worker that have started and not ended.
+    fn suspended(&self) -> u64 {
+        self.started.get() - self.remote.ended.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(super) fn count_start(&self) {
+        self.started.set(self.started.get() + 1);
+    }
+
+    /// Whether no fiber may be resumed any more. While its thread destroys its thread-local values,
+    /// a suspended fiber might go on inside the `with` of one that is gone.
+    pub(crate) fn is_lost(&self) -> bool {
+        if self.marker.is_gone() && self.suspended() != 0 {
+            self.lost.set(true);
+        }
+        self.lost.get()
+    }
+
+    pub(super) fn enter(&self) -> current::Entered {
+        debug_assert!(!self.is_lost());
+        let entered = current::enter(self);
+        self.marker.renew();
+        entered
+    }
+
+    pub(super) fn leave(&self, entered: current::Entered) {
+        if self.suspended() != 0 {
+            self.marker.lay();
+        }
+        entered.leave();
+    }
+
     /// The worker has left its loop for good.
     pub(crate) fn retire(&self) {
         self.remote.retire();
