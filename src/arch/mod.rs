@@ -63,8 +63,13 @@ pub(crate) use chosen::{Context, get_current, prefetch, set_current};
 /// A fiber's body: `entry(arg, first_word) -> last_word`.
 pub(crate) type Entry = unsafe extern "C" fn(arg: *mut (), word: usize) -> usize;
 
+/// The stack pointer of the caller, or an address near it.
+#[inline(always)]
+pub(crate) fn stack_pointer() -> usize {
+    chosen::stack_pointer()
+}
+
 /// Whether this thread has a shadow stack, so that a return after a switch would fault.
-#[cfg_attr(not(test), expect(dead_code, reason = "the runtime is to ask this before it starts"))]
 #[inline]
 pub(crate) fn has_shadow_stack() -> bool {
     chosen::has_shadow_stack()

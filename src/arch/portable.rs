@@ -120,6 +120,13 @@ pub(crate) fn set_current(word: usize) {
 #[inline(always)]
 pub(crate) fn prefetch(_address: *const ()) {}
 
+/// An address in the caller's frame, or near it; under AddressSanitizer, locals may lie elsewhere.
+#[inline(always)]
+pub(crate) fn stack_pointer() -> usize {
+    let here = 0_u8;
+    std::hint::black_box(&raw const here).addr()
+}
+
 /// Whether a shadow stack is in the way; nobody asks corosensei.
 #[inline]
 pub(crate) fn has_shadow_stack() -> bool {

@@ -177,6 +177,15 @@ pub(crate) fn prefetch(address: *const ()) {
     }
 }
 
+/// The stack pointer, in whatever frame this is inlined into.
+#[inline(always)]
+pub(crate) fn stack_pointer() -> usize {
+    let pointer: usize;
+    // SAFETY: reads a register.
+    unsafe { asm!("mov {0}, rsp", out(reg) pointer, options(nomem, nostack, preserves_flags)) };
+    pointer
+}
+
 /// Whether this thread has a shadow stack, which the switch does not change: the first return after
 /// one would fault. `rdsspq` does nothing where there is none.
 #[inline]
