@@ -4,7 +4,8 @@
 //! that a parked fiber stays within a page and a small stack is not eaten by its argument.
 
 use std::cell::{Cell, UnsafeCell};
-use std::mem::MaybeUninit;
+use std::marker::PhantomData;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
@@ -128,35 +129,44 @@ where
             cancel: Cancel::new(),
             panicked: Cell::new(false),
             thread_pointer: Cell::new(0),
-            thread: Cell::new(ptr::null_mut()),
             cancel_next: Cell::new(ptr::null_mut()),
             id,
             sanitize: UnsafeCell::new(sanitize::FiberState::new(&stack)),
-            stack: UnsafeCell::new(Some(stack)),
+            stack: ManuallyDrop::new(stack),
             name,
             locals: UnsafeCell::new(Locals::new()),
         });
         FiberPtr::new(NonNull::new_unchecked(header))
     };
-    let entry: Entry = body::<F, T>;
     // SAFETY: `frames` is the aligned high end of the free part of the stack.
-    unsafe { Context::init(fiber.context(), frames, limit, entry, header.cast()) };
+    unsafe { Context::init::<Body<F, T>>(fiber.context(), frames, limit, header.cast()) };
     fiber
 }
 
-/// A fiber's whole life.
+/// What a fiber made by `create::<F, T>` runs.
+struct Body<F, T>(PhantomData<(F, T)>);
+
+impl<F: FnOnce() -> T, T> Entry for Body<F, T> {
+    #[inline(always)]
+    unsafe fn enter(header: *mut (), _worker: usize) -> usize {
+        // SAFETY: the header that `create::<F, T>` passed to the switch.
+        unsafe { body::<F, T>(header) }
+    }
+}
+
+/// A fiber's whole life. Ends with a suspension, and is not resumed.
 ///
 /// # Safety
 /// Called once by the switch, with the header that `create::<F, T>` made.
-unsafe extern "C" fn body<F, T>(header: *mut (), _worker: usize) -> usize
+#[inline(always)]
+unsafe fn body<F, T>(header: *mut ()) -> usize
 where
     F: FnOnce() -> T,
 {
-    const FREE: &AfterSwitch<'static> = &AfterSwitch::Free;
     // SAFETY: `create` made it, and the fiber is alive: it is running.
     let fiber = unsafe { FiberPtr::new(NonNull::new_unchecked(header.cast())) };
     // SAFETY: first thing on the fiber's stack.
-    unsafe { sanitize::after_suspend(fiber.header().thread.get(), fiber.header().sanitize.get()) };
+    unsafe { sanitize::after_suspend(fiber.header().sanitize.get()) };
     let payload = fiber.header().payload;
 
     // SAFETY: `create` stored it, and this runs once.
@@ -184,9 +194,8 @@ where
     if unsafe { destroy_locals(fiber) }.is_err() {
         result_panicked();
     }
-    // SAFETY: the last thing before the return, and so before the last switch.
-    unsafe { sanitize::before_end(fiber.header().thread.get(), fiber.header().sanitize.get()) };
-    FREE as *const AfterSwitch<'static> as usize
+    // SAFETY: as for `Ended`.
+    unsafe { park::suspend(fiber, &AfterSwitch::Free) }
 }
 
 /// Destroys the fiber-local values here, on the fiber and its thread: whoever drops the header may

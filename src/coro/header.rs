@@ -35,7 +35,7 @@
 
 use std::cell::{Cell, UnsafeCell};
 use std::fmt;
-use std::mem::MaybeUninit;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
@@ -71,7 +71,8 @@ pub(crate) struct Header {
     pub(crate) waiting: Cell<Waiting>,
     /// The closure before the first resume, the result after the last.
     pub(crate) payload: *mut (),
-    /// The home worker's `sched::Remote`, null while the fiber is fresh. Opaque to this layer.
+    /// The home worker's `sched::Remote`, null while it is open which worker will start the fiber.
+    /// Opaque to this layer.
     pub(crate) home: AtomicPtr<()>,
     /// The park token: `unpark` sets it.
     pub(crate) token: Signal,
@@ -87,12 +88,11 @@ pub(crate) struct Header {
     pub(crate) panicked: Cell<bool>,
     /// The thread pointer of a fiber that owns its thread-locals; 0 for every other kind. Reserved.
     pub(crate) thread_pointer: Cell<usize>,
-    /// The sanitizer's state of the thread that resumed it last.
-    pub(crate) thread: Cell<*mut sanitize::ThreadState>,
     /// The link of its home's list of cancel requests.
     pub(crate) cancel_next: Cell<*mut Header>,
     pub(crate) id: u64,
-    pub(crate) stack: UnsafeCell<Option<Stack>>,
+    /// Taken out with the last reference.
+    pub(crate) stack: ManuallyDrop<Stack>,
     pub(crate) name: Option<Arc<str>>,
     pub(crate) locals: UnsafeCell<Locals>,
     pub(crate) sanitize: UnsafeCell<sanitize::FiberState>,
@@ -180,13 +180,12 @@ impl FiberPtr {
         // any more. What is dropped runs no foreign code: the fiber destroyed its local values
         // itself.
         unsafe {
-            let stack = (*header.stack.get()).take();
-            debug_assert!(stack.is_some());
+            let stack = std::ptr::read(&*header.stack);
             // The only other fields that own something; most fibers have neither.
             if header.name.is_some() || !(*header.locals.get()).is_empty() {
                 std::ptr::drop_in_place(self.as_ptr());
             }
-            stack
+            Some(stack)
         }
     }
 }

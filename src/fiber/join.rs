@@ -53,9 +53,8 @@ impl<T> JoinHandle<T> {
     #[inline]
     pub fn join(self) -> thread::Result<T> {
         let fiber = self.ptr();
-        let ended = &fiber.header().ended;
-        while !ended.is_set() {
-            sched::wait(ended, None, OnCancel::Ignore);
+        while !fiber.header().ended.is_set() {
+            sched::join(fiber);
         }
         self.take()
     }

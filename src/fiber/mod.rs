@@ -71,7 +71,7 @@ pub fn park() {
         Some((_, fiber)) => {
             let token = &fiber.header().token;
             if !token.take() {
-                sched::wait(token, None, OnCancel::Ignore);
+                sched::wait_for(token);
                 token.take();
             }
         }
@@ -209,7 +209,5 @@ pub fn no_suspend<T>(f: impl FnOnce() -> T) -> T {
 pub fn stack_remaining() -> Option<usize> {
     let (_, fiber) = current::fiber()?;
     let here = 0_u8;
-    // SAFETY: written before the fiber was published, and taken only after its end.
-    let stack = unsafe { (*fiber.header().stack.get()).as_ref() }?;
-    Some((&raw const here).addr().saturating_sub(stack.limit().addr()))
+    Some((&raw const here).addr().saturating_sub(fiber.header().stack.limit().addr()))
 }

@@ -101,6 +101,44 @@ fn ended_or_detached() {
     });
 }
 
+/// Registered and set by one thread, without locked instructions; another one looks.
+fn here(set_elsewhere: bool) {
+    let scene = Scene::new();
+    let other = {
+        let scene = Arc::clone(&scene);
+        thread::spawn(move || {
+            if set_elsewhere {
+                scene.data.store(1, Relaxed);
+                if scene.signal.set_here() == FIBER {
+                    scene.woken.fetch_add(1, Relaxed);
+                }
+            } else if scene.signal.is_set() {
+                assert_eq!(scene.data.load(Relaxed), 1, "what came before `set` is not visible");
+            }
+        })
+    };
+    let registered = scene.signal.register_here(64);
+    if !set_elsewhere {
+        scene.data.store(1, Relaxed);
+        assert_eq!(scene.signal.set_here(), FIBER);
+        assert!(scene.signal.is_set());
+    }
+    other.join().unwrap();
+    let woken = scene.woken.load(Relaxed);
+    assert!(set_elsewhere <= (woken == usize::from(registered)), "a wake-up is lost");
+}
+
+#[test]
+fn one_thread_needs_no_lock() {
+    check(3, || here(false));
+}
+
+/// The promise of `register_here` broken: another thread sets.
+#[test]
+fn canary_here_is_elsewhere() {
+    must_fail(3, "a wake-up is lost", || here(true));
+}
+
 /// What a parked fiber and those who unpark it share.
 struct Park<T> {
     token: T,

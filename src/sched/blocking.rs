@@ -5,7 +5,7 @@
 //! done. Threads start on demand and end after ten idle seconds.
 
 use super::submit;
-use crate::coro::{OnCancel, Signal};
+use crate::coro::Signal;
 use std::cell::UnsafeCell;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -123,7 +123,12 @@ impl Pool {
         // Until the job is done this frame must not be left.
         let stays = Stays;
         // Suspends even if the job is done already: the other fibers get their turn.
-        while !submit::wait(&task.done, None, OnCancel::Ignore) {}
+        loop {
+            submit::wait_for(&task.done);
+            if task.done.is_set() {
+                break;
+            }
+        }
         std::mem::forget(stays);
         match task.result.into_inner().expect("a job that is done has a result") {
             Ok(value) => value,

@@ -16,7 +16,8 @@ const OLDEST_EVERY: u32 = 61;
 /// See the module's head.
 pub(crate) struct Fresh {
     queue: Queue,
-    takes: Cell<u32>,
+    /// Takes from here to the next of the oldest fiber.
+    until_oldest: Cell<u32>,
 }
 
 enum Queue {
@@ -34,7 +35,13 @@ impl Fresh {
         } else {
             Queue::Private(RefCell::default())
         };
-        Self { queue, takes: Cell::new(0) }
+        Self { queue, until_oldest: Cell::new(OLDEST_EVERY) }
+    }
+
+    /// Whether nobody steals.
+    #[inline]
+    pub(crate) fn is_private(&self) -> bool {
+        matches!(self.queue, Queue::Private(_))
     }
 
     /// What other workers steal through.
@@ -71,16 +78,13 @@ impl Fresh {
 
     #[inline]
     pub(crate) fn pop(&self) -> Option<FiberPtr> {
-        if self.is_empty() {
-            return None;
-        }
-        let takes = self.takes.get() + 1;
-        self.takes.set(takes);
-        let oldest = takes.is_multiple_of(OLDEST_EVERY);
+        let left = self.until_oldest.get();
+        self.until_oldest.set(if left == 0 { OLDEST_EVERY } else { left } - 1);
         match &self.queue {
-            Queue::Private(queue) if oldest => queue.borrow_mut().pop_front(),
+            Queue::Private(queue) if left == 0 => queue.borrow_mut().pop_front(),
             Queue::Private(queue) => queue.borrow_mut().pop_back(),
-            Queue::Shared(deque, stealer) if oldest => steal(stealer).or_else(|| deque.pop()),
+            Queue::Shared(deque, _) if deque.is_empty() => None, // without the fence of `pop`
+            Queue::Shared(deque, stealer) if left == 0 => steal(stealer).or_else(|| deque.pop()),
             Queue::Shared(deque, _) => deque.pop(),
         }
     }

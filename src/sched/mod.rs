@@ -39,6 +39,6 @@ pub(crate) use detach::Detach;
 pub(crate) use remote::Remote;
 pub(crate) use shared::{Config, Shared};
 pub(crate) use submit::{
-    blocking, close_detached, opens_in_haste, submit, wait, waiting, wake_waiter,
+    blocking, close_detached, join, opens_in_haste, submit, wait, wait_for, waiting, wake_waiter,
 };
 pub(crate) use worker::Worker;

@@ -90,7 +90,7 @@ impl Remote {
         !self.woken.is_empty() || !self.cancels.is_empty()
     }
 
-    /// The remote of a fiber's home worker; `None` while the fiber is fresh.
+    /// The remote of a fiber's home worker; `None` while any worker may start it.
     #[inline]
     pub(crate) fn of(fiber: FiberPtr) -> Option<&'static Self> {
         let home = fiber.header().home.load(Ordering::Acquire).cast::<Self>();
@@ -98,7 +98,7 @@ impl Remote {
         NonNull::new(home).map(|home| unsafe { home.as_ref() })
     }
 
-    /// Makes this worker the fiber's home. Once per fiber, before its first resume.
+    /// Makes this worker the fiber's home: before its first resume, and always the same one.
     #[inline]
     pub(crate) fn set_home(&'static self, fiber: FiberPtr) {
         let me: *const Self = self;

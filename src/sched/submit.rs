@@ -71,6 +71,31 @@ pub(crate) fn wait(signal: &Signal, deadline_ns: Option<u64>, on_cancel: OnCance
     signal.is_set()
 }
 
+/// As `wait`, until the signal is set and not sooner.
+#[inline]
+pub(crate) fn wait_for(signal: &Signal) {
+    match current::suspendable() {
+        // SAFETY: `fiber` is the one that runs here.
+        Some((_, fiber)) => _ = unsafe { park::suspend(fiber, &AfterSwitch::Signal(signal)) },
+        None => wait_on_thread(signal),
+    }
+}
+
+/// Waits until `fiber` has ended. The caller owns its join handle.
+#[inline]
+pub(crate) fn join(fiber: FiberPtr) {
+    match current::suspendable() {
+        // SAFETY: `me` is the one that runs here.
+        Some((_, me)) => _ = unsafe { park::suspend(me, &AfterSwitch::Join(fiber)) },
+        None => wait_on_thread(&fiber.header().ended),
+    }
+}
+
+#[cold]
+fn wait_on_thread(signal: &Signal) {
+    thread::wait(signal, None);
+}
+
 /// Makes ready whoever `Signal::set` returned.
 #[inline]
 pub(crate) fn wake_waiter(waiter: Waiter) {
@@ -88,15 +113,18 @@ pub(crate) fn wake_waiter(waiter: Waiter) {
 /// on.
 #[inline]
 pub(crate) fn wake(fiber: FiberPtr) {
-    let home = Remote::of(fiber).expect("a fiber that waits has started");
     match current::worker() {
-        Some(worker) if std::ptr::eq(worker.remote(), home) => worker.push_woken(fiber),
-        _ => {
-            home.woken.push(super::remote::Woken(fiber));
-            // The fiber may be running, or gone, from here on. The remote stays.
-            home.notify();
-        }
+        Some(worker) => worker.wake(fiber),
+        None => wake_elsewhere(fiber),
     }
+}
+
+/// As `wake`, where the caller does not run on the fiber's home.
+pub(super) fn wake_elsewhere(fiber: FiberPtr) {
+    let home = Remote::of(fiber).expect("a fiber that waits has started");
+    home.woken.push(super::remote::Woken(fiber));
+    // The fiber may be running, or gone, from here on. The remote stays.
+    home.notify();
 }
 
 /// Runs `f` on the blocking pool while the fiber waits; at once on a plain thread.

@@ -11,7 +11,7 @@
 use super::fresh::Fresh;
 use super::remote::bump;
 use super::shared::{Phase, Shared};
-use super::submit::wake_waiter;
+use super::submit::{wake_elsewhere, wake_waiter};
 use super::timers::Timers;
 use super::{Remote, current};
 use crate::coro::header::Waiting;
@@ -181,15 +181,20 @@ impl Worker {
     /// Publishes a fresh fiber that any worker may start.
     #[inline]
     pub(crate) fn push_fresh(&self, fiber: FiberPtr) {
-        self.queue_fresh(fiber);
-        if self.shared.workers() > 1 {
+        if self.fresh.is_private() {
+            // Nobody else can, and then its end can be waited for without locked instructions.
+            self.remote.set_home(fiber);
+            self.queue_fresh(fiber);
+        } else {
+            self.queue_fresh(fiber);
             self.shared.offered(self.fresh.len());
         }
     }
 
-    /// Publishes a fresh fiber that only this worker may start, or a started one of this worker.
+    /// Publishes a fresh fiber that only this worker may start.
     #[inline]
     pub(crate) fn push_ready(&self, fiber: FiberPtr) {
+        self.remote.set_home(fiber);
         self.ready.push(fiber);
     }
 
@@ -283,13 +288,10 @@ impl Worker {
     fn pass(&self) {
         let mut left = BUDGET;
         self.fresh_started.set(0);
-        while left > 0 && !self.stop.get() {
+        while left > 0 {
             let Some(fiber) = self.pick() else { break };
-            self.step(fiber);
             left -= 1;
-            if self.fresh_started.get() >= FRESH_SHARED && self.shared.idle().somebody_searches() {
-                // Somebody is on the way to share these. Handing over what the started ones asked
-                // for costs time only if they asked for something, and then they may live long.
+            if !self.step(fiber) {
                 break;
             }
         }
@@ -312,7 +314,8 @@ impl Worker {
     /// fresh ones by turns.
     #[inline]
     fn pick(&self) -> Option<FiberPtr> {
-        if let Some(fiber) = self.next.take() {
+        if let Some(fiber) = self.next.get() {
+            self.next.set(None);
             let in_a_row = self.next_in_a_row.get();
             if in_a_row < MAX_NEXT {
                 self.next_in_a_row.set(in_a_row + 1);
@@ -321,36 +324,36 @@ impl Worker {
             self.ready.push(fiber);
         }
         self.next_in_a_row.set(0);
-        if !self.fresh_hint.get() {
-            return self.ready.pop();
-        }
-        let fresh_first = !self.fresh_first.get();
-        self.fresh_first.set(fresh_first);
-        if fresh_first {
-            self.pop_fresh().or_else(|| self.ready.pop())
-        } else {
-            self.ready.pop().or_else(|| self.pop_fresh())
-        }
-    }
-
-    #[inline]
-    fn pop_fresh(&self) -> Option<FiberPtr> {
-        let fiber = self.fresh.pop();
-        if fiber.is_none() {
+        if self.fresh_hint.get() {
+            if !self.ready.is_empty() {
+                let fresh_first = !self.fresh_first.get();
+                self.fresh_first.set(fresh_first);
+                if !fresh_first {
+                    return self.ready.pop();
+                }
+            }
+            let started = self.fresh_started.get();
+            if started >= FRESH_SHARED && self.shared.idle().somebody_searches() {
+                // Somebody is on the way to share these. Handing over what the started ones asked
+                // for costs time only if they asked for something, and then they may live long.
+                return None;
+            }
+            if let Some(fiber) = self.fresh.pop() {
+                bump(&self.remote.taken);
+                self.fresh_started.set(started + 1);
+                self.remote.set_home(fiber);
+                return Some(fiber);
+            }
             self.fresh_hint.set(false);
-            return None;
         }
-        bump(&self.remote.taken);
-        self.fresh_started.set(self.fresh_started.get() + 1);
-        fiber
+        self.ready.pop()
     }
 
-    /// Runs one fiber until it leaves its stack, and does what it asked for.
+    /// Runs one fiber until it leaves its stack, and does what it asked for. Returns whether to go
+    /// on.
     #[inline]
-    fn step(&self, fiber: FiberPtr) {
-        if fiber.header().home.load(Ordering::Relaxed).is_null() {
-            self.remote.set_home(fiber);
-        }
+    fn step(&self, fiber: FiberPtr) -> bool {
+        debug_assert!(Remote::of(fiber).is_some_and(|home| std::ptr::eq(home, self.remote)));
         self.running.set(Some(fiber));
         // SAFETY: it was in one of our queues, so we are its holder (`coro/mod.rs`), and it is
         // fresh or suspended: a running fiber is in no queue. `self` and its sanitizer state are
@@ -363,9 +366,36 @@ impl Worker {
             AfterSwitch::Yield => self.ready.push(fiber),
             AfterSwitch::Submit(op) => self.submit(fiber, op),
             AfterSwitch::Wait(wait) => self.register(fiber, wait),
-            AfterSwitch::Ended => self.ended(fiber),
+            AfterSwitch::Signal(signal) => {
+                if !signal.register(Waiter::Fiber(fiber.address())) {
+                    self.push_woken(fiber);
+                }
+            }
+            AfterSwitch::Join(other) => self.join(fiber, other),
+            AfterSwitch::Ended => return self.ended(fiber),
             AfterSwitch::Free => self.free(fiber),
         }
+        true
+    }
+
+    #[inline]
+    fn join(&self, fiber: FiberPtr, other: FiberPtr) {
+        let ended = &other.header().ended;
+        // A fiber's end is set by its home worker (`ended`), and waited for by who owns its join
+        // handle: `fiber`, for as long as it is registered.
+        let registered = if self.is_home_of(other) {
+            ended.register_here(fiber.address())
+        } else {
+            ended.register(Waiter::Fiber(fiber.address()))
+        };
+        if !registered {
+            self.push_woken(fiber);
+        }
+    }
+
+    #[inline]
+    fn is_home_of(&self, fiber: FiberPtr) -> bool {
+        Remote::of(fiber).is_some_and(|home| std::ptr::eq(home, self.remote))
     }
 
     #[inline]
@@ -405,22 +435,36 @@ impl Worker {
         }
     }
 
+    /// Returns whether this was not the main fiber.
     #[inline]
-    fn ended(&self, fiber: FiberPtr) {
+    fn ended(&self, fiber: FiberPtr) -> bool {
         let panicked = fiber.header().panicked.get();
         let mut books = self.close_books(fiber);
-        if self.main.get() == Some(fiber) {
+        let is_main = self.main.get() == Some(fiber);
+        if is_main {
             self.stop.set(true);
         }
-        match fiber.header().ended.set() {
+        match fiber.header().ended.set_here() {
+            // SAFETY: taken out of a signal by us, and so alive until we have woken it.
+            Waiter::Fiber(address) => self.wake(unsafe { FiberPtr::from_address(address) }),
             // The handle went away a moment ago: the fiber is resumed to drop its result.
-            Waiter::Detached => return self.push_woken(fiber),
+            Waiter::Detached => {
+                self.push_woken(fiber);
+                return !is_main;
+            }
             waiter => wake_waiter(waiter),
         }
         // The fiber may be gone by now.
         // SAFETY: it has ended, and this copy of its state is the one that is destroyed.
         unsafe { sanitize::destroy(self.sanitize.get(), &raw mut books) };
         self.count_end(panicked);
+        !is_main
+    }
+
+    /// As `submit::wake`, by this worker's idle context or fiber.
+    #[inline]
+    pub(super) fn wake(&self, fiber: FiberPtr) {
+        if self.is_home_of(fiber) { self.push_woken(fiber) } else { wake_elsewhere(fiber) }
     }
 
     #[inline]
@@ -438,9 +482,7 @@ impl Worker {
         let header = fiber.header();
         // SAFETY: the fiber is off its stack, and we are its holder.
         unsafe {
-            if let Some(stack) = &*header.stack.get() {
-                sanitize::clear(stack);
-            }
+            sanitize::clear(&header.stack);
             header.sanitize.get().read()
         }
     }
@@ -472,6 +514,8 @@ impl Worker {
     #[inline]
     fn take_inbox(&self) {
         for woken in self.remote.woken.take() {
+            // It may be a fresh one, given to this worker.
+            self.remote.set_home(woken.0);
             self.ready.push(woken.0);
         }
         for cancelled in self.remote.cancels.take() {
