@@ -94,7 +94,7 @@ thread_local! {
 /// code, so that uses never overlap.
 fn table() -> *mut Locals {
     match current::fiber() {
-        Some((_, fiber)) => fiber.header().locals.get(),
+        Some((_, fiber)) => fiber.header().locals(),
         None => THREAD.with(|locals| locals.get()),
     }
 }

@@ -54,10 +54,10 @@ impl Context {
     pub(crate) unsafe fn init<E: Entry>(
         this: *mut Self,
         top: *mut u8,
-        limit: *mut u8,
+        limit: impl FnOnce() -> *mut u8,
         arg: *mut (),
     ) {
-        debug_assert!(top.addr().is_multiple_of(16) && top.addr() > limit.addr());
+        debug_assert!(top.addr().is_multiple_of(16) && top.addr() > limit().addr());
         let start = Start { arg, this };
         // SAFETY: the caller hands over the unused stack below `top`, larger than one frame.
         let frame = unsafe { top.cast::<Frame>().sub(1) };

@@ -46,9 +46,10 @@ impl Context {
     pub(crate) unsafe fn init<E: Entry>(
         this: *mut Self,
         top: *mut u8,
-        limit: *mut u8,
+        limit: impl FnOnce() -> *mut u8,
         arg: *mut (),
     ) {
+        let limit = limit();
         debug_assert!(top.addr().is_multiple_of(16) && top.addr() > limit.addr());
         // corosensei takes addresses as integers, and makes pointers of them.
         let address = |end: *mut u8| {

@@ -3,19 +3,16 @@
 //! The closure, and later its result, lie in the payload below the header. Large ones are boxed, so
 //! that a parked fiber stays within a page and a small stack is not eaten by its argument.
 
-use std::cell::{Cell, UnsafeCell};
 use std::marker::PhantomData;
-use std::mem::{ManuallyDrop, MaybeUninit};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::ptr::{self, NonNull};
+use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, AtomicU32};
 use std::thread;
 
-use super::header::Waiting;
+use super::header::HIGHEST;
 use super::local::{self, Locals};
 use super::park;
-use super::{AfterSwitch, Cancel, FiberPtr, Header, Signal};
+use super::{AfterSwitch, FiberPtr, Header};
 use crate::arch::{Context, Entry};
 use crate::stack::{Stack, sanitize};
 
@@ -26,16 +23,12 @@ const INLINE_MAX: usize = 512;
 const COLOUR_BITS: u32 = 4;
 const COLOUR_BYTES: usize = 64;
 
-/// The most that colour, header and payload take, with what rounding down adds to each.
-const TAKEN_MAX: usize = (COLOUR_BYTES << COLOUR_BITS)
-    + size_of::<Header>()
-    + INLINE_MAX
-    + align_of::<Header>()
-    + 64
-    + 16;
+/// The most that colour, header and payload take, with what rounding adds.
+const TAKEN_MAX: usize = (COLOUR_BYTES << COLOUR_BITS) + size_of::<Header>() + INLINE_MAX + 64;
 
 // The smallest stack has 16 KiB, of which a quarter is guard.
-const _: () = assert!(TAKEN_MAX <= 4096 && size_of::<thread::Result<()>>() <= INLINE_MAX);
+const _: () = assert!(TAKEN_MAX <= HIGHEST && size_of::<thread::Result<()>>() <= INLINE_MAX);
+const _: () = assert!(align_of::<Header>() == COLOUR_BYTES);
 
 /// A slot's colour: the top bits of a product, which depend on all bits of the address.
 #[inline]
@@ -54,6 +47,23 @@ const fn stored_size<V>() -> usize {
 
 const fn stored_align<V>() -> usize {
     if is_inline::<V>() { align_of::<V>() } else { align_of::<Box<V>>() }
+}
+
+const fn extent<V>() -> usize {
+    stored_size::<V>().next_multiple_of(stored_align::<V>())
+}
+
+/// Where a closure or a result of this type is stored: directly below the header, so that who knows
+/// the type knows the place.
+#[inline(always)]
+fn place<V>(header: *mut Header) -> *mut () {
+    header.wrapping_byte_sub(const { extent::<V>() }).cast()
+}
+
+/// How far below the header the stack's frames begin.
+const fn frames_below<F, T>() -> usize {
+    let (f, t) = (extent::<F>(), extent::<thread::Result<T>>());
+    (if f > t { f } else { t }).next_multiple_of(16)
 }
 
 /// # Safety
@@ -91,56 +101,24 @@ pub(crate) fn create<F, T>(stack: Stack, id: u64, name: Option<Arc<str>>, f: F) 
 where
     F: FnOnce() -> T,
 {
-    let size = const {
-        let (a, b) = (stored_size::<F>(), stored_size::<thread::Result<T>>());
-        if a > b { a } else { b }
-    };
-    let align = const {
-        let (a, b) = (stored_align::<F>(), stored_align::<thread::Result<T>>());
-        if a > b { a } else { b }
-    };
     let colour = colour(stack.top().addr());
-    let below_top = |bytes: usize, align: usize| {
-        let top = stack.top();
-        top.wrapping_byte_sub(top.addr() - ((top.addr() - bytes) & !(align - 1)))
-    };
-    let header = below_top(colour + size_of::<Header>(), align_of::<Header>()).cast::<Header>();
-    let payload_bytes = stack.top().addr() - header.addr() + size;
-    let payload = below_top(payload_bytes, align).cast::<()>();
-    let frames = below_top(stack.top().addr() - payload.addr(), 16);
-    let limit = stack.limit();
+    let header = stack.top().wrapping_sub(colour + size_of::<Header>()).cast::<Header>();
+    let frames = header.wrapping_byte_sub(const { frames_below::<F, T>() }).cast::<u8>();
 
-    // SAFETY: all three lie in the stack, which is ours and unused, do not overlap, and are
-    // aligned: each starts below the end of the one before, rounded down. `TAKEN_MAX` bounds what
-    // they take.
-    let fiber = unsafe {
-        store::<F>(payload, f);
-        header.write(Header {
-            context: UnsafeCell::new(MaybeUninit::uninit()),
-            next: Cell::new(None),
-            inbox_next: Cell::new(ptr::null_mut()),
-            waiting: Cell::new(Waiting::Nothing),
-            payload,
-            home: AtomicPtr::new(ptr::null_mut()),
-            token: Signal::new(),
-            ended: Signal::new(),
-            refs: AtomicU32::new(1),
-            no_suspend: Cell::new(0),
-            cancel: Cancel::new(),
-            panicked: Cell::new(false),
-            thread_pointer: Cell::new(0),
-            cancel_next: Cell::new(ptr::null_mut()),
-            id,
-            sanitize: UnsafeCell::new(sanitize::FiberState::new(&stack)),
-            stack: ManuallyDrop::new(stack),
-            name,
-            locals: UnsafeCell::new(Locals::new()),
-        });
-        FiberPtr::new(NonNull::new_unchecked(header))
-    };
-    // SAFETY: `frames` is the aligned high end of the free part of the stack.
-    unsafe { Context::init::<Body<F, T>>(fiber.context(), frames, limit, header.cast()) };
-    fiber
+    // SAFETY: header, closure and first frame lie in the stack, which is ours and unused, do not
+    // overlap, and are aligned: the top of a stack is aligned to a page, and colours, the header
+    // and `place` to 64. `TAKEN_MAX` bounds what they take. The header's place depends on the stack
+    // only.
+    unsafe {
+        store::<F>(place::<F>(header), f);
+        Header::init(header, &stack, id, name);
+        let fiber = FiberPtr::new(NonNull::new_unchecked(header));
+        let context = fiber.context();
+        Context::init::<Body<F, T>>(context, frames, || stack.limit(), header.cast());
+        // The header is its owner now.
+        std::mem::forget(stack);
+        fiber
+    }
 }
 
 /// What a fiber made by `create::<F, T>` runs.
@@ -167,10 +145,8 @@ where
     let fiber = unsafe { FiberPtr::new(NonNull::new_unchecked(header.cast())) };
     // SAFETY: first thing on the fiber's stack.
     unsafe { sanitize::after_suspend(fiber.header().sanitize.get()) };
-    let payload = fiber.header().payload;
-
     // SAFETY: `create` stored it, and this runs once.
-    let f = unsafe { load::<F>(payload) };
+    let f = unsafe { load::<F>(place::<F>(fiber.as_ptr())) };
     let mut result = catch_unwind(AssertUnwindSafe(f));
     // SAFETY: the fiber is the one that runs.
     if let (Ok(_), Err(panic)) = (&result, unsafe { destroy_locals(fiber) }) {
@@ -178,13 +154,12 @@ where
     }
     fiber.header().panicked.set(result.is_err());
     // SAFETY: the payload is free again, and has room for the result.
-    unsafe { store::<thread::Result<T>>(payload, result) };
+    unsafe { store(place::<thread::Result<T>>(fiber.as_ptr()), result) };
 
     if !fiber.header().ended.is_detached() {
-        let after = AfterSwitch::Ended;
         // SAFETY: this fiber is the one that runs. Nothing on the stack needs dropping any more, so
         // never being resumed is fine.
-        unsafe { park::suspend(fiber, &after) };
+        unsafe { park::suspend(fiber, &AfterSwitch::Ended) };
     }
     // Nobody wants the result: it is dropped here, where its destructor may suspend.
     // SAFETY: stored above, and the join handle is gone.
@@ -205,13 +180,11 @@ where
 /// `fiber` is the fiber that runs.
 #[inline]
 unsafe fn destroy_locals(fiber: FiberPtr) -> thread::Result<()> {
-    let locals = fiber.header().locals.get();
-    // SAFETY: the running fiber's own, for one look.
-    if unsafe { (*locals).is_empty() } {
+    if !fiber.header().has_locals() {
         return Ok(());
     }
     // SAFETY: as the caller's.
-    unsafe { destroy_locals_slow(locals) }
+    unsafe { destroy_locals_slow(fiber.header().locals()) }
 }
 
 /// # Safety
@@ -235,7 +208,7 @@ unsafe fn destroy_locals_slow(locals: *mut Locals) -> thread::Result<()> {
 /// `F` is the fiber's closure type, and the fiber is fresh.
 pub(crate) unsafe fn discard<F>(fiber: FiberPtr) {
     // SAFETY: the caller's promise.
-    drop(unsafe { load::<F>(fiber.header().payload) });
+    drop(unsafe { load::<F>(place::<F>(fiber.as_ptr())) });
 }
 
 /// Takes the result of a fiber that has ended.
@@ -245,7 +218,7 @@ pub(crate) unsafe fn discard<F>(fiber: FiberPtr) {
 #[inline]
 pub(crate) unsafe fn take_result<T>(fiber: FiberPtr) -> thread::Result<T> {
     // SAFETY: the caller's promise.
-    unsafe { load::<thread::Result<T>>(fiber.header().payload) }
+    unsafe { load(place::<thread::Result<T>>(fiber.as_ptr())) }
 }
 
 /// Drops the result of a fiber that has ended, as std does for a thread nobody joins.

@@ -19,8 +19,10 @@
 //! The same word serves as a fiber's park token, as the "it has ended" flag that `join` waits for,
 //! and as the completion of a job on the blocking pool.
 //!
-//! Where one thread both registers the waiter and sets the signal (a fiber joins one of its own
-//! worker), `register_here` and `set_here` do it by loads and stores, a third of the price.
+//! A waiter that nothing but `set` takes out (no deadline, no cancel request) is marked as one that
+//! stays. Whoever finds the mark, and is the only one ever to set this signal, needs no locked
+//! instruction: nobody else writes the word (`set_once`). Nor does who registers on the only setter's
+//! thread (`register_here`). So joining a fiber of the same worker is a matter of loads and stores.
 //!
 //! May be called from any thread; no locks, no allocation.
 #![forbid(unsafe_code)]
@@ -33,8 +35,8 @@ const DETACHED: usize = 2;
 /// Set in the word of a thread's waiter, clear in a fiber's; both are at least 8-aligned addresses.
 const THREAD: usize = 4;
 const FLAGS: usize = 7;
-/// Set in the word of a fiber registered by `register_here`, since headers are aligned to 64.
-const HERE: usize = 8;
+/// Set in the word of a fiber that stays registered until `set`; headers are aligned to 64.
+const STAYS: usize = 8;
 
 /// Who waits on a [`Signal`], as found by the one who sets it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +57,7 @@ impl Waiter {
             EMPTY | SET => Self::None,
             DETACHED => Self::Detached,
             word if word & THREAD != 0 => Self::Thread(word & !FLAGS),
-            word => Self::Fiber(word & !HERE),
+            word => Self::Fiber(word & !STAYS),
         }
     }
 
@@ -115,28 +117,38 @@ impl Signal {
         }
     }
 
-    /// As `register`, for a fiber's header, where nobody but the calling thread will set the signal,
-    /// by `set_here`, and the waiter is not taken out again: then only this thread writes the word,
-    /// and needs no locked instruction.
+    /// As `register`, for a fiber that is not taken out again but by `set`.
+    #[inline]
+    pub(crate) fn register_to_stay(&self, fiber: usize) -> bool {
+        let stays = fiber | STAYS;
+        match self.0.compare_exchange(EMPTY, stays, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => true,
+            Err(word) => {
+                assert!(word == SET, "two waiters on one signal (invariant 1)");
+                false
+            }
+        }
+    }
+
+    /// As `register_to_stay`, on the thread that is the only one ever to set the signal.
     #[inline]
     pub(crate) fn register_here(&self, fiber: usize) -> bool {
         let word = self.0.load(Ordering::Acquire);
         if word == EMPTY {
-            self.0.store(fiber | HERE, Ordering::Relaxed);
+            self.0.store(fiber | STAYS, Ordering::Relaxed);
             return true;
         }
         assert!(word == SET, "two waiters on one signal (invariant 1)");
         false
     }
 
-    /// As `set`, by the one thread that ever sets this signal: what it finds `HERE` it has written
-    /// itself.
+    /// As `set`, where nobody else ever sets the signal.
     #[inline]
-    pub(crate) fn set_here(&self) -> Waiter {
-        let word = self.0.load(Ordering::Relaxed);
-        if word & (HERE | THREAD) == HERE {
+    pub(crate) fn set_once(&self) -> Waiter {
+        let word = self.0.load(Ordering::Acquire);
+        if word & (STAYS | THREAD) == STAYS {
             self.0.store(SET, Ordering::Release);
-            return Waiter::Fiber(word & !HERE);
+            return Waiter::Fiber(word & !STAYS);
         }
         self.set()
     }

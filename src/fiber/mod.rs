@@ -209,5 +209,7 @@ pub fn no_suspend<T>(f: impl FnOnce() -> T) -> T {
 pub fn stack_remaining() -> Option<usize> {
     let (_, fiber) = current::fiber()?;
     let here = 0_u8;
-    Some((&raw const here).addr().saturating_sub(fiber.header().stack.limit().addr()))
+    // SAFETY: only looked at.
+    let limit = unsafe { fiber.stack() }.limit();
+    Some((&raw const here).addr().saturating_sub(limit.addr()))
 }

@@ -100,7 +100,7 @@ impl Pool {
             let result = catch_unwind(AssertUnwindSafe(f));
             // SAFETY: as above.
             unsafe { *task.result.get() = Some(result) };
-            let waiter = task.done.set();
+            let waiter = task.done.set_once();
             // The task may be gone from here on.
             submit::wake_waiter(waiter);
         }

@@ -288,6 +288,9 @@ impl Worker {
     fn pass(&self) {
         let mut left = BUDGET;
         self.fresh_started.set(0);
+        if self.fresh.len() > 1 {
+            self.fresh.age(clock::now_ns());
+        }
         while left > 0 {
             let Some(fiber) = self.pick() else { break };
             left -= 1;
@@ -367,7 +370,7 @@ impl Worker {
             AfterSwitch::Submit(op) => self.submit(fiber, op),
             AfterSwitch::Wait(wait) => self.register(fiber, wait),
             AfterSwitch::Signal(signal) => {
-                if !signal.register(Waiter::Fiber(fiber.address())) {
+                if !signal.register_to_stay(fiber.address()) {
                     self.push_woken(fiber);
                 }
             }
@@ -381,12 +384,11 @@ impl Worker {
     #[inline]
     fn join(&self, fiber: FiberPtr, other: FiberPtr) {
         let ended = &other.header().ended;
-        // A fiber's end is set by its home worker (`ended`), and waited for by who owns its join
-        // handle: `fiber`, for as long as it is registered.
+        // Its end is set by its home worker, and waited for by who owns its join handle: `fiber`.
         let registered = if self.is_home_of(other) {
             ended.register_here(fiber.address())
         } else {
-            ended.register(Waiter::Fiber(fiber.address()))
+            ended.register_to_stay(fiber.address())
         };
         if !registered {
             self.push_woken(fiber);
@@ -444,7 +446,7 @@ impl Worker {
         if is_main {
             self.stop.set(true);
         }
-        match fiber.header().ended.set_here() {
+        match fiber.header().ended.set_once() {
             // SAFETY: taken out of a signal by us, and so alive until we have woken it.
             Waiter::Fiber(address) => self.wake(unsafe { FiberPtr::from_address(address) }),
             // The handle went away a moment ago: the fiber is resumed to drop its result.
@@ -482,7 +484,7 @@ impl Worker {
         let header = fiber.header();
         // SAFETY: the fiber is off its stack, and we are its holder.
         unsafe {
-            sanitize::clear(&header.stack);
+            sanitize::clear(&fiber.stack());
             header.sanitize.get().read()
         }
     }

@@ -34,7 +34,7 @@ macro_rules! switch {
 
             unsafe fn init<E: Entry>(this: *mut Self::Context, stack: &Stack, arg: *mut ()) {
                 // SAFETY: passed on to our caller.
-                unsafe { Self::Context::init::<E>(this, stack.top(), stack.limit(), arg) }
+                unsafe { Self::Context::init::<E>(this, stack.top(), || stack.limit(), arg) }
             }
 
             #[inline(always)]

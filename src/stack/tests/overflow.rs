@@ -22,7 +22,7 @@ fn run_on<E: Entry>(stack: &Stack, arg: *mut ()) -> usize {
     // SAFETY: nothing else runs on `stack`, the context stays here until its body has ended, and
     // `resume` is called once because these bodies do not suspend.
     unsafe {
-        Context::init::<E>(this, stack.top(), stack.limit(), arg);
+        Context::init::<E>(this, stack.top(), || stack.limit(), arg);
         Context::resume(this, 0)
     }
 }

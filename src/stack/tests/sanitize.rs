@@ -58,7 +58,7 @@ fn run(cache: &mut Cache, count: usize, body: fn(&mut dyn FnMut())) {
         // SAFETY: the stack is ours and unused, the fiber stays in its box until it has ended.
         unsafe {
             let context = (*fiber).context.as_mut_ptr();
-            Context::init::<Fiber>(context, stack.top(), stack.limit(), fiber.cast());
+            Context::init::<Fiber>(context, stack.top(), || stack.limit(), fiber.cast());
         }
     }
     while !fibers.is_empty() {
