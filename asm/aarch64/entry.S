@@ -18,9 +18,9 @@
 // Unwinding: the return address is undefined, which ends every backtrace here; x29 = 0 ends the
 // chain for those who walk frame pointers. A panic must not come this far: `start` is nounwind.
 //
-// It jumps, with the return address that a call would leave: a real call would leave one more address
-// on the processor's stack of return addresses, for a return that never comes, and have the next
-// returns on this thread mispredicted.
+// It jumps, with the return address that a call would leave: a real call would leave one more
+// address on the processor's stack of return addresses, for a return that never comes, and have the
+// next returns on this thread mispredicted.
 //
 // FP: no control word is touched. BTI: hint 36 is `bti j`, as we are jumped to, not called; a jump
 // through x16 may land where a call may.

@@ -6,7 +6,8 @@
 //! `init` until the `resume` in which the fiber ends has returned. One thread at a time uses it.
 //!
 //! - `Context::init::<E>(this, top, limit, arg)` prepares a fiber on the stack `limit()..top` (top
-//!   is the high end, aligned to 16). Nothing runs yet. The memory at `this` need not be initialised.
+//!   is the high end, aligned to 16). Nothing runs yet. The memory at `this` need not be
+//!   initialised.
 //! - `Context::resume(this, word)` is called off the fiber, by the idle context. It switches to the
 //!   fiber and returns the word that the fiber gives back when it next suspends or ends.
 //! - `Context::suspend(this, word)` is called on the fiber. It switches back to whoever resumed it,
