@@ -12,7 +12,7 @@ use std::thread;
 use super::header::HIGHEST;
 use super::local::{self, Locals};
 use super::park;
-use super::{AfterSwitch, FiberPtr, Header};
+use super::{AfterSwitch, Children, FiberPtr, Header};
 use crate::arch::{Context, Entry};
 use crate::stack::{Stack, sanitize};
 
@@ -92,6 +92,44 @@ unsafe fn load<V>(slot: *mut ()) -> V {
     }
 }
 
+/// Who waits for a fiber's end besides its join handle.
+pub(crate) trait Parent: Copy {
+    /// The count that the fiber is in.
+    fn children<'a>(self) -> Option<&'a Children>;
+}
+
+/// Nobody does.
+#[derive(Clone, Copy)]
+pub(crate) struct NoParent;
+
+impl Parent for NoParent {
+    #[inline(always)]
+    fn children<'a>(self) -> Option<&'a Children> {
+        None
+    }
+}
+
+/// A scope does.
+#[derive(Clone, Copy)]
+pub(crate) struct ChildOf(NonNull<Children>);
+
+impl ChildOf {
+    /// # Safety
+    /// `children` stays where it is until the fiber has been counted out of it.
+    #[inline(always)]
+    pub(crate) unsafe fn new(children: &Children) -> Self {
+        Self(children.into())
+    }
+}
+
+impl Parent for ChildOf {
+    #[inline(always)]
+    fn children<'a>(self) -> Option<&'a Children> {
+        // SAFETY: `new`'s promise; it is asked for by the fiber, which has not been counted out.
+        Some(unsafe { self.0.as_ref() })
+    }
+}
+
 /// Lays out a fresh fiber on `stack` that will run `f` and keep its result.
 ///
 /// Nothing runs and nothing is published yet. The closure may be run on another thread than the
@@ -101,65 +139,86 @@ pub(crate) fn create<F, T>(stack: Stack, id: u64, name: Option<Arc<str>>, f: F) 
 where
     F: FnOnce() -> T,
 {
+    create_child::<F, T, NoParent>(stack, id, name, f, NoParent)
+}
+
+/// As [`create`], for a fiber that has a parent.
+#[inline]
+pub(crate) fn create_child<F, T, P>(
+    stack: Stack,
+    id: u64,
+    name: Option<Arc<str>>,
+    f: F,
+    parent: P,
+) -> FiberPtr
+where
+    F: FnOnce() -> T,
+    P: Parent,
+{
     let colour = colour(stack.top().addr());
     let header = stack.top().wrapping_sub(colour + size_of::<Header>()).cast::<Header>();
-    let frames = header.wrapping_byte_sub(const { frames_below::<F, T>() }).cast::<u8>();
+    let frames = header.wrapping_byte_sub(const { frames_below::<(F, P), T>() }).cast::<u8>();
 
     // SAFETY: header, closure and first frame lie in the stack, which is ours and unused, do not
     // overlap, and are aligned: the top of a stack is aligned to a page, and colours, the header
     // and `place` to 64. `TAKEN_MAX` bounds what they take. The header's place depends on the stack
     // only.
     unsafe {
-        store::<F>(place::<F>(header), f);
+        store(place::<(F, P)>(header), (f, parent));
         Header::init(header, &stack, id, name);
         let fiber = FiberPtr::new(NonNull::new_unchecked(header));
         let context = fiber.context();
-        Context::init::<Body<F, T>>(context, frames, || stack.limit(), header.cast());
+        Context::init::<Body<F, T, P>>(context, frames, || stack.limit(), header.cast());
         // The header is its owner now.
         std::mem::forget(stack);
         fiber
     }
 }
 
-/// What a fiber made by `create::<F, T>` runs.
-struct Body<F, T>(PhantomData<(F, T)>);
+/// What a fiber made by `create_child::<F, T, P>` runs.
+struct Body<F, T, P>(PhantomData<(F, T, P)>);
 
-impl<F: FnOnce() -> T, T> Entry for Body<F, T> {
+impl<F: FnOnce() -> T, T, P: Parent> Entry for Body<F, T, P> {
     #[inline(always)]
     unsafe fn enter(header: *mut (), _worker: usize) -> usize {
-        // SAFETY: the header that `create::<F, T>` passed to the switch.
-        unsafe { body::<F, T>(header) }
+        // SAFETY: the header that `create_child::<F, T, P>` passed to the switch.
+        unsafe { body::<F, T, P>(header) }
     }
 }
 
 /// A fiber's whole life. Ends with a suspension, and is not resumed.
 ///
 /// # Safety
-/// Called once by the switch, with the header that `create::<F, T>` made.
+/// Called once by the switch, with the header that `create_child::<F, T, P>` made.
 #[inline(always)]
-unsafe fn body<F, T>(header: *mut ()) -> usize
+unsafe fn body<F, T, P>(header: *mut ()) -> usize
 where
     F: FnOnce() -> T,
+    P: Parent,
 {
     // SAFETY: `create` made it, and the fiber is alive: it is running.
     let fiber = unsafe { FiberPtr::new(NonNull::new_unchecked(header.cast())) };
     // SAFETY: first thing on the fiber's stack.
     unsafe { sanitize::after_suspend(fiber.header().sanitize.get()) };
-    // SAFETY: `create` stored it, and this runs once.
-    let f = unsafe { load::<F>(place::<F>(fiber.as_ptr())) };
+    // SAFETY: `create_child` stored it, and this runs once. The payload is free again after it, and
+    // has room for the result.
+    let (f, parent) = unsafe { load::<(F, P)>(place::<(F, P)>(fiber.as_ptr())) };
     let mut result = catch_unwind(AssertUnwindSafe(f));
     // SAFETY: the fiber is the one that runs.
     if let (Ok(_), Err(panic)) = (&result, unsafe { destroy_locals(fiber) }) {
         result = Err(panic);
     }
-    fiber.header().panicked.set(result.is_err());
-    // SAFETY: the payload is free again, and has room for the result.
-    unsafe { store(place::<thread::Result<T>>(fiber.as_ptr()), result) };
+    // SAFETY: as above.
+    unsafe { keep_result(fiber, parent, result) };
 
     if !fiber.header().ended.is_detached() {
+        let after = match parent.children() {
+            None => AfterSwitch::Ended,
+            Some(children) => AfterSwitch::ChildEnded(children),
+        };
         // SAFETY: this fiber is the one that runs. Nothing on the stack needs dropping any more, so
         // never being resumed is fine.
-        unsafe { park::suspend(fiber, &AfterSwitch::Ended) };
+        unsafe { park::suspend(fiber, &after) };
     }
     // Nobody wants the result: it is dropped here, where its destructor may suspend.
     // SAFETY: stored above, and the join handle is gone.
@@ -169,8 +228,41 @@ where
     if unsafe { destroy_locals(fiber) }.is_err() {
         result_panicked();
     }
-    // SAFETY: as for `Ended`.
-    unsafe { park::suspend(fiber, &AfterSwitch::Free) }
+    let after = match parent.children() {
+        None => AfterSwitch::Free,
+        Some(children) => AfterSwitch::FreeChild(children),
+    };
+    // SAFETY: as above.
+    unsafe { park::suspend(fiber, &after) }
+}
+
+/// # Safety
+/// The fiber's payload is free, `T` is its result type, and the caller is its holder.
+#[inline(always)]
+unsafe fn keep_result<T, P: Parent>(fiber: FiberPtr, parent: P, result: thread::Result<T>) {
+    fiber.header().panicked.set(result.is_err());
+    if let (Some(children), Err(_)) = (parent.children(), &result) {
+        children.panicked();
+    }
+    // SAFETY: the caller's promise.
+    unsafe { store(place::<thread::Result<T>>(fiber.as_ptr()), result) };
+}
+
+/// Runs the closure of a fresh fiber right here, on the caller's stack, and keeps its result. The
+/// fiber itself never runs.
+///
+/// # Safety
+/// `create_child::<F, T, P>` made the fiber, it is fresh, and the caller is its holder.
+pub(crate) unsafe fn run_here<F, T, P>(fiber: FiberPtr)
+where
+    F: FnOnce() -> T,
+    P: Parent,
+{
+    // SAFETY: the caller's promise. This reads the closure, once, and so frees the payload.
+    let (f, parent) = unsafe { load::<(F, P)>(place::<(F, P)>(fiber.as_ptr())) };
+    let result = catch_unwind(AssertUnwindSafe(f));
+    // SAFETY: as above.
+    unsafe { keep_result(fiber, parent, result) };
 }
 
 /// Destroys the fiber-local values here, on the fiber and its thread: whoever drops the header may
@@ -205,10 +297,10 @@ unsafe fn destroy_locals_slow(locals: *mut Locals) -> thread::Result<()> {
 /// Drops the closure of a fiber that will never run.
 ///
 /// # Safety
-/// `F` is the fiber's closure type, and the fiber is fresh.
+/// `F` is the closure type of the fiber, which was made by [`create`] and is fresh.
 pub(crate) unsafe fn discard<F>(fiber: FiberPtr) {
     // SAFETY: the caller's promise.
-    drop(unsafe { load::<F>(place::<F>(fiber.as_ptr())) });
+    drop(unsafe { load::<(F, NoParent)>(place::<(F, NoParent)>(fiber.as_ptr())) });
 }
 
 /// Takes the result of a fiber that has ended.

@@ -22,7 +22,7 @@
 //!
 //! | field                                        | by whom                                       |
 //! |----------------------------------------------|-----------------------------------------------|
-//! | `context`, `next`, `waiting`, `no_suspend`   | the holder                                    |
+//! | `context`, `next`, `started`, `waiting`, `no_suspend`, `bounds` | the holder                 |
 //! | `locals`, `owns`                             | the fiber itself                              |
 //! | closure and result (the memory)              | the holder; the join handle once `ended` is set |
 //! | `token`, `ended`, `refs`, `cancel`, `home`   | any thread that keeps the fiber alive         |
@@ -42,7 +42,7 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use super::local::Locals;
 use super::pending::PendingPtr;
-use super::{Cancel, OnCancel, Signal};
+use super::{Bounds, Cancel, OnCancel, Signal};
 use crate::arch::Context;
 use crate::stack::Stack;
 use crate::stack::sanitize;
@@ -86,6 +86,8 @@ pub(crate) struct Header {
     pub(crate) cancel: Cancel,
     /// Whether the closure panicked; for statistics.
     pub(crate) panicked: Cell<bool>,
+    /// Whether it has been resumed.
+    pub(crate) started: Cell<bool>,
     /// Whether `name` or `locals` may own something.
     owns: Cell<bool>,
     /// `KEPT` if what follows has been written: a page that was never used reads as zeroes.
@@ -95,6 +97,8 @@ pub(crate) struct Header {
 
     /// What it waits for; `Nothing` before its start and after its end.
     pub(crate) waiting: Cell<Waiting>,
+    /// The calls of `timeout` and `shield` that it is in; none before its start and after its end.
+    pub(crate) bounds: Bounds,
     /// The link of its home's inbox (`sched/inbox`).
     pub(crate) inbox_next: Cell<*mut Header>,
     /// The link of its home's list of cancel requests.
@@ -138,6 +142,7 @@ impl Header {
             (&raw mut (*this).no_suspend).write(Cell::new(0));
             (&raw mut (*this).cancel).write(Cancel::new());
             (&raw mut (*this).panicked).write(Cell::new(false));
+            (&raw mut (*this).started).write(Cell::new(false));
             (&raw mut (*this).owns).write(Cell::new(name.is_some()));
             (&raw mut (*this).sanitize).write(UnsafeCell::new(sanitize::FiberState::new(stack)));
             if name.is_some() {
@@ -154,6 +159,7 @@ impl Header {
         unsafe {
             (&raw mut (*this).next).write(Cell::new(None));
             (&raw mut (*this).waiting).write(Cell::new(Waiting::Nothing));
+            (&raw mut (*this).bounds).write(Bounds::new());
             (&raw mut (*this).inbox_next).write(Cell::new(ptr::null_mut()));
             (&raw mut (*this).cancel_next).write(Cell::new(ptr::null_mut()));
             (&raw mut (*this).thread_pointer).write(Cell::new(0));

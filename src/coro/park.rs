@@ -4,6 +4,7 @@
 //! resumed it reads the value after the switch and acts on it. Whatever the value refers to is on
 //! the suspended stack too, and stays there until the fiber is resumed.
 
+use super::children::Children;
 use super::header::FiberPtr;
 use super::pending::PendingPtr;
 use super::signal::Signal;
@@ -20,15 +21,17 @@ pub(crate) enum AfterSwitch<'a> {
     Submit(PendingPtr),
     /// Register me on this signal; resume me when it is set (or at once, if it is).
     Wait(&'a Wait<'a>),
-    /// The same, without a deadline and whatever cancel requests come.
-    Signal(&'a Signal),
-    /// Resume me when this fiber has ended.
+    /// Resume me when this fiber has ended, and not sooner.
     Join(FiberPtr),
     /// My closure has returned and its result is in the payload. I am only resumed if nobody wants
     /// the result, to drop it.
     Ended,
     /// My result is gone too. I am never resumed.
     Free,
+    /// As `Ended`, of a child: it is counted out, unless it is resumed.
+    ChildEnded(&'a Children),
+    /// As `Free`, of a child: it is counted out.
+    FreeChild(&'a Children),
 }
 
 /// One wait on a signal.
@@ -47,6 +50,9 @@ pub(crate) enum OnCancel {
     Ignore,
     /// It ends the wait, and does not let one begin while it has not been reported.
     End,
+    /// A deadline ends the wait if it expires meanwhile. (Requests end it by the token: this is the
+    /// wait of `park`.)
+    Wake,
 }
 
 /// Switches from the running fiber `fiber` to the context that resumed it. Returns the word of the

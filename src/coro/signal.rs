@@ -5,7 +5,8 @@
 //! | `EMPTY`         | has not happened, nobody waits                               | anybody |
 //! | `SET`           | has happened                                                 | `take`  |
 //! | a waiter        | has not happened; this fiber or thread is off its stack      | `set`, `unregister` |
-//! | `DETACHED`      | has not happened, and nobody will ever ask                   | `set`   |
+//! | a task          | has not happened; this waker is to be told                   | `set`, `unregister_task`, `detach` |
+//! | `DETACHED`      | nobody will ask (again), whether it has happened or not      | `set`   |
 //!
 //! Invariants.
 //! 1. At most one waiter is registered at a time.
@@ -13,6 +14,7 @@
 //!    stack: whoever takes the waiter out may resume it at once.
 //! 3. A waiter is taken out exactly once, by `set` or by `unregister`, and whoever took it out, and
 //!    nobody else, makes it ready again. So no wake-up is lost and none is doubled.
+//!    A task is taken out exactly once, too, and with its waker: who took it out owns that.
 //! 4. `set` is final until the waiting side calls `take`: a later `register` fails and the waiter
 //!    does not wait.
 //!
@@ -22,7 +24,7 @@
 //! A waiter that nothing but `set` takes out (no deadline, no cancel request) is marked as one that
 //! stays. Whoever finds the mark, and is the only one ever to set this signal, needs no locked
 //! instruction: nobody else writes the word (`set_once`). Nor does who registers on the only setter's
-//! thread (`register_here`). So joining a fiber of the same worker is a matter of loads and stores.
+//! thread (`register_here`). So joining a fiber of the same worker takes loads and stores.
 //!
 //! May be called from any thread; no locks, no allocation.
 #![forbid(unsafe_code)]
@@ -32,7 +34,9 @@ use crate::atomic::{AtomicUsize, Ordering};
 const EMPTY: usize = 0;
 const SET: usize = 1;
 const DETACHED: usize = 2;
-/// Set in the word of a thread's waiter, clear in a fiber's; both are at least 8-aligned addresses.
+/// Set in the word of a task, beside its waker's address. All waiters are at 8-aligned addresses.
+const TASK: usize = 2;
+/// Set in the word of a thread's waiter. A fiber's has no flag.
 const THREAD: usize = 4;
 const FLAGS: usize = 7;
 /// Set in the word of a fiber that stays registered until `set`; headers are aligned to 64.
@@ -47,6 +51,8 @@ pub(crate) enum Waiter {
     Fiber(usize),
     /// The thread whose [`super::thread::ThreadWaiter`] is at this address.
     Thread(usize),
+    /// The waker that [`super::task`] keeps at this address.
+    Task(usize),
     /// Nobody will ever ask.
     Detached,
 }
@@ -57,6 +63,7 @@ impl Waiter {
             EMPTY | SET => Self::None,
             DETACHED => Self::Detached,
             word if word & THREAD != 0 => Self::Thread(word & !FLAGS),
+            word if word & TASK != 0 => Self::Task(word & !FLAGS),
             word => Self::Fiber(word & !STAYS),
         }
     }
@@ -73,8 +80,25 @@ impl Waiter {
                 debug_assert!(address & FLAGS == 0 && address != 0);
                 address | THREAD
             }
+            Self::Task(address) => {
+                debug_assert!(address & FLAGS == 0 && address != 0);
+                address | TASK
+            }
         }
     }
+}
+
+/// What [`Signal::detach`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Before {
+    /// It has not happened; nobody was registered.
+    Nothing,
+    /// It has not happened; this task, now the caller's, was registered.
+    Task(usize),
+    /// It has happened.
+    Set,
+    /// It was detached already.
+    Detached,
 }
 
 /// See the module's head.
@@ -98,7 +122,7 @@ impl Signal {
         self.0.load(Ordering::Acquire) == SET
     }
 
-    /// Whether `detach` came before `set`.
+    /// Whether `detach` came last.
     #[inline]
     pub(crate) fn is_detached(&self) -> bool {
         self.0.load(Ordering::Acquire) == DETACHED
@@ -146,7 +170,7 @@ impl Signal {
     #[inline]
     pub(crate) fn set_once(&self) -> Waiter {
         let word = self.0.load(Ordering::Acquire);
-        if word & (STAYS | THREAD) == STAYS {
+        if word & (STAYS | FLAGS) == STAYS {
             self.0.store(SET, Ordering::Release);
             return Waiter::Fiber(word & !STAYS);
         }
@@ -175,15 +199,26 @@ impl Signal {
         self.0.load(Ordering::Relaxed) == SET && self.0.swap(EMPTY, Ordering::Acquire) == SET
     }
 
-    /// Says that nobody will ever ask; `true` when it has happened already.
+    /// Takes out the task that is registered, if one is. Only for the waiting side.
     #[inline]
-    pub(crate) fn detach(&self) -> bool {
-        match self.0.compare_exchange(EMPTY, DETACHED, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => false,
-            Err(word) => {
-                assert!(word == SET, "detached while a waiter is registered (invariant 1)");
-                true
-            }
+    pub(crate) fn unregister_task(&self) -> Option<usize> {
+        match Waiter::from_word(self.0.load(Ordering::Relaxed)) {
+            Waiter::Task(address) if self.unregister(Waiter::Task(address)) => Some(address),
+            _ => None,
+        }
+    }
+
+    /// Says that nobody will ask (again). Only for the waiting side.
+    #[inline]
+    pub(crate) fn detach(&self) -> Before {
+        match self.0.swap(DETACHED, Ordering::AcqRel) {
+            EMPTY => Before::Nothing,
+            SET => Before::Set,
+            DETACHED => Before::Detached,
+            word => match Waiter::from_word(word) {
+                Waiter::Task(address) => Before::Task(address),
+                _ => panic!("detached while a waiter is registered (invariant 1)"),
+            },
         }
     }
 }

@@ -237,7 +237,7 @@ fn fifo_has_data(fd: BorrowedFd<'_>) -> io::Result<bool> {
         if !fifo::has_data_or_writer(fd)? {
             return Ok(false);
         }
-        submit(Op::Readable { fd })?;
+        submit(Op::Poll { fd, events: libc::POLLIN })?;
     }
 }
 

@@ -10,10 +10,12 @@
 #![forbid(unsafe_code)]
 
 mod cancel;
+mod children;
 mod idle;
 mod inbox;
 mod signal;
 mod sleep;
+mod task;
 
 use loom::model::Builder;
 

@@ -23,6 +23,7 @@ pub(crate) mod decode;
 pub(crate) mod perform;
 
 pub(crate) use crate::sys::slices::{IOV_MAX, SlicesMut};
+use crate::sys::socket::{IncomingMut, Outgoing, SockAddr};
 
 /// `offset` of a read or write at the file's own position, which it then moves.
 pub(crate) const AT_POSITION: u64 = u64::MAX;
@@ -52,8 +53,21 @@ pub(crate) enum Op<'a> {
     /// `close`. The descriptor is gone whatever the result; an op that is dropped instead of being
     /// submitted leaks it.
     Close { fd: ManuallyDrop<OwnedFd> },
-    /// Waits until a read would not wait, as `poll` says; the result is its mask.
-    Readable { fd: BorrowedFd<'a> },
+    /// `poll`, without end: waits until `fd` is ready for one of `events`; the result is what it is
+    /// ready for.
+    Poll { fd: BorrowedFd<'a>, events: i16 },
+    /// `accept4`. The result is a descriptor the caller owns.
+    Accept { fd: BorrowedFd<'a>, addr: &'a mut SockAddr, flags: i32 },
+    /// `connect`.
+    Connect { fd: BorrowedFd<'a>, addr: &'a SockAddr },
+    /// `send`, which raises no signal.
+    Send { fd: BorrowedFd<'a>, buf: &'a [u8], flags: i32 },
+    /// `recv`.
+    Recv { fd: BorrowedFd<'a>, buf: &'a mut [u8], flags: i32 },
+    /// `sendmsg`, which raises no signal.
+    SendMsg { fd: BorrowedFd<'a>, message: &'a Outgoing<'a>, flags: i32 },
+    /// `recvmsg`.
+    RecvMsg { fd: BorrowedFd<'a>, message: IncomingMut<'a>, flags: i32 },
     /// `fsync`, or `fdatasync` when `data_only`.
     Fsync { fd: BorrowedFd<'a>, data_only: bool },
     /// `ftruncate`.
@@ -100,6 +114,6 @@ impl Op<'_> {
 
     /// Whether a result that is not an error is a new descriptor, owned by whoever gets the result.
     pub(crate) fn gives_descriptor(&self) -> bool {
-        matches!(self, Op::OpenAt { .. })
+        matches!(self, Op::OpenAt { .. } | Op::Accept { .. })
     }
 }

@@ -5,7 +5,7 @@
 //! done. Threads start on demand and end after ten idle seconds.
 
 use super::submit;
-use crate::coro::Signal;
+use crate::coro::{OnCancel, Signal};
 use std::cell::UnsafeCell;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -100,7 +100,7 @@ impl Pool {
             let result = catch_unwind(AssertUnwindSafe(f));
             // SAFETY: as above.
             unsafe { *task.result.get() = Some(result) };
-            let waiter = task.done.set_once();
+            let waiter = task.done.set();
             // The task may be gone from here on.
             submit::wake_waiter(waiter);
         }
@@ -123,12 +123,7 @@ impl Pool {
         // Until the job is done this frame must not be left.
         let stays = Stays;
         // Suspends even if the job is done already: the other fibers get their turn.
-        loop {
-            submit::wait_for(&task.done);
-            if task.done.is_set() {
-                break;
-            }
-        }
+        while !submit::wait(&task.done, None, OnCancel::Ignore) {}
         std::mem::forget(stays);
         match task.result.into_inner().expect("a job that is done has a result") {
             Ok(value) => value,

@@ -1,28 +1,37 @@
 //! How a call suspends. On a fiber each of these gives the thread to other fibers meanwhile; on a
 //! plain thread, and while the thread unwinds, it blocks the thread.
 
-use super::{Remote, current};
+use super::{Remote, cancel, current};
 use crate::coro::header::Waiting;
 use crate::coro::{
     AfterSwitch, FiberPtr, OnCancel, Pending, PendingPtr, Signal, Timer, TimerPtr, Wait, Waiter,
-    park, thread,
+    park, task, thread,
 };
 use crate::driver::lower::{self, Route};
 use crate::op::{Op, decode, perform};
 use crate::sys::clock;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 /// Performs one op and returns its result.
 #[inline]
 pub(crate) fn submit(mut op: Op<'_>) -> io::Result<u32> {
     let Some((worker, fiber)) = current::suspendable() else {
+        if op.can_be_refused() && cancel::refuses_on_thread() {
+            return Err(cancel::error());
+        }
         return decode::decode(perform::perform(&mut op));
     };
     match lower::route(&op, worker.caps()) {
         Route::Driver => {}
         Route::Now => return decode::decode(perform::perform(&mut op)),
-        Route::Pool => return blocking(|| decode::decode(perform::perform(&mut op))),
+        Route::Pool => {
+            if op.can_be_refused() {
+                cancel::check()?;
+            }
+            return blocking(|| decode::decode(perform::perform(&mut op)));
+        }
     }
     let pending = Pending::new(op, fiber);
     // SAFETY: the fiber leaves its stack in the next statement, and only `complete` makes it ready
@@ -36,10 +45,27 @@ pub(crate) fn submit(mut op: Op<'_>) -> io::Result<u32> {
         result = -libc::ECANCELED;
     }
     if result == -libc::ECANCELED {
-        // The request has been delivered.
-        fiber.header().cancel.reported();
+        cancel::report(fiber);
     }
     decode::decode(result)
+}
+
+/// As [`submit`], for `timeout` at most on a fiber; `None` if it took longer and has done nothing.
+/// A plain thread waits for as long as the kernel lets it.
+pub(crate) fn submit_within(op: Op<'_>, timeout: Option<Duration>) -> Option<io::Result<u32>> {
+    let Some(timeout) = timeout.filter(|_| !blocks_thread()) else { return Some(submit(op)) };
+    let now_ns = clock::now_ns();
+    let timeout_ns = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
+    let ended = cancel::timed(now_ns, now_ns.saturating_add(timeout_ns), || submit(op));
+    match ended.value {
+        Err(error) if ended.owns_error && error.raw_os_error() == Some(libc::ECANCELED) => None,
+        result => Some(result),
+    }
+}
+
+/// Whether what waits here blocks the thread.
+pub(crate) fn blocks_thread() -> bool {
+    current::suspendable().is_none()
 }
 
 /// Closes a descriptor without reporting errors, and without waiting for file systems that take
@@ -51,11 +77,12 @@ pub(crate) fn close_detached(fd: OwnedFd) {
     }
 }
 
-/// Waits until `signal` is set, or `deadline_ns` has come, or a cancel request ends the wait
-/// (as `on_cancel` says). Returns whether the signal is set. The caller is the signal's only
-/// waiter.
+/// Waits until `signal` is set, or `deadline_ns` has come, or a cancel request or the deadline of a
+/// `timeout` ends the wait (as `on_cancel` says). Returns whether the signal is set. The caller is
+/// the signal's only waiter.
 pub(crate) fn wait(signal: &Signal, deadline_ns: Option<u64>, on_cancel: OnCancel) -> bool {
     let Some((_, fiber)) = current::suspendable() else {
+        let deadline_ns = cancel::end_of_wait(deadline_ns, on_cancel);
         return thread::wait(signal, deadline_ns.and_then(clock::instant));
     };
     let timer = deadline_ns.map(|deadline_ns| Timer::new(deadline_ns, fiber));
@@ -71,29 +98,34 @@ pub(crate) fn wait(signal: &Signal, deadline_ns: Option<u64>, on_cancel: OnCance
     signal.is_set()
 }
 
-/// As `wait`, until the signal is set and not sooner.
-#[inline]
-pub(crate) fn wait_for(signal: &Signal) {
-    match current::suspendable() {
-        // SAFETY: `fiber` is the one that runs here.
-        Some((_, fiber)) => _ = unsafe { park::suspend(fiber, &AfterSwitch::Signal(signal)) },
-        None => wait_on_thread(signal),
-    }
-}
-
-/// Waits until `fiber` has ended. The caller owns its join handle.
+/// Waits until `fiber` has ended, and nothing ends the wait sooner. The caller owns its join handle.
 #[inline]
 pub(crate) fn join(fiber: FiberPtr) {
     match current::suspendable() {
         // SAFETY: `me` is the one that runs here.
         Some((_, me)) => _ = unsafe { park::suspend(me, &AfterSwitch::Join(fiber)) },
-        None => wait_on_thread(&fiber.header().ended),
+        None => join_on_thread(fiber),
     }
 }
 
 #[cold]
-fn wait_on_thread(signal: &Signal) {
-    thread::wait(signal, None);
+fn join_on_thread(fiber: FiberPtr) {
+    thread::wait(&fiber.header().ended, None);
+}
+
+/// Whether the calling fiber is to end, because of a cancel request, which counts as reported by
+/// this, or because its runtime shuts down. Never where it could not suspend.
+pub(crate) fn must_end() -> bool {
+    let Some((worker, fiber)) = current::fiber() else { return false };
+    if std::thread::panicking() {
+        return false;
+    }
+    let cancel = &fiber.header().cancel;
+    let requested = cancel.is_requested_before_wait();
+    if requested {
+        cancel.reported();
+    }
+    requested || worker.is_draining()
 }
 
 /// Makes ready whoever `Signal::set` returned.
@@ -106,6 +138,8 @@ pub(crate) fn wake_waiter(waiter: Waiter) {
         Waiter::Fiber(address) => wake(unsafe { FiberPtr::from_address(address) }),
         // SAFETY: as above.
         Waiter::Thread(address) => unsafe { thread::wake(address) },
+        // SAFETY: as above; what is taken out is the taker's.
+        Waiter::Task(address) => unsafe { task::wake(address) },
     }
 }
 

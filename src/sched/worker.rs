@@ -21,6 +21,7 @@ use crate::coro::{
 use crate::driver::{self, Caps, Driver};
 use crate::stack::{Cache, Stack, sanitize};
 use crate::sys::clock;
+use crate::sys::thread_end::Marker;
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -57,6 +58,12 @@ pub(crate) struct Worker {
     main: Cell<Option<FiberPtr>>,
     /// The runtime shuts down: every op fails at once.
     draining: Cell<bool>,
+    /// Goes before any thread-local value that a suspended fiber may have borrowed.
+    marker: Marker,
+    /// Fibers started here.
+    started: Cell<u64>,
+    /// No fiber may be resumed any more.
+    lost: Cell<bool>,
     pub(super) remote: &'static Remote,
     pub(super) shared: Arc<Shared>,
     caps: Arc<Caps>,
@@ -65,7 +72,7 @@ pub(crate) struct Worker {
     ids_end: Cell<u64>,
     pub(super) driver: RefCell<Driver>,
     pub(super) timers: RefCell<Timers>,
-    stacks: RefCell<Cache>,
+    pub(super) stacks: RefCell<Cache>,
     sanitize: UnsafeCell<sanitize::ThreadState>,
     pub(super) search: super::search::State,
 }
@@ -94,6 +101,9 @@ impl Worker {
             stop: Cell::new(false),
             main: Cell::new(None),
             draining: Cell::new(false),
+            marker: Marker::new(current::forget),
+            started: Cell::new(0),
+            lost: Cell::new(false),
             remote,
             caps: Arc::clone(driver.caps()),
             index,
@@ -137,7 +147,7 @@ impl Worker {
 
     /// An identifier that no other fiber of this process has or will have.
     #[inline]
-    fn next_id(&self) -> u64 {
+    pub(super) fn next_id(&self) -> u64 {
         static BLOCKS: AtomicU64 = AtomicU64::new(1);
         if self.next_id.get() == self.ids_end.get() {
             let block = BLOCKS.fetch_add(1, Ordering::Relaxed);
@@ -206,6 +216,13 @@ impl Worker {
         }
     }
 
+    /// Arms the timer of a bound, unless no deadline is waited for any more.
+    pub(crate) fn arm(&self, timer: TimerPtr) {
+        if !self.draining.get() {
+            self.timers.borrow_mut().insert(timer);
+        }
+    }
+
     /// Takes a timer out that has not fired.
     pub(crate) fn disarm(&self, timer: TimerPtr) {
         self.timers.borrow_mut().remove(timer);
@@ -245,9 +262,42 @@ impl Worker {
 
     // ---- The loop -------------------------------------------------------------------------------
 
+    #[inline]
+    pub(super) fn count_start(&self) {
+        self.started.set(self.started.get() + 1);
+    }
+
+    /// Fibers of this worker that have started and not ended.
+    fn suspended(&self) -> u64 {
+        self.started.get() - self.remote.ended.load(Ordering::Relaxed)
+    }
+
+    /// Whether no fiber may be resumed any more. While its thread destroys its thread-local values,
+    /// a suspended fiber might go on inside the `with` of one that is gone.
+    pub(crate) fn is_lost(&self) -> bool {
+        if self.marker.is_gone() && self.suspended() != 0 {
+            self.lost.set(true);
+        }
+        self.lost.get()
+    }
+
+    fn enter(&self) -> current::Entered {
+        debug_assert!(!self.is_lost());
+        let entered = current::enter(self);
+        self.marker.renew();
+        entered
+    }
+
+    fn leave(&self, entered: current::Entered) {
+        if self.suspended() != 0 {
+            self.marker.lay();
+        }
+        entered.leave();
+    }
+
     /// Runs fibers until `stop`, or until the runtime has stopped, or until `deadline_ns`.
     pub(crate) fn run(&self, deadline_ns: Option<u64>) {
-        let entered = current::enter(self);
+        let entered = self.enter();
         self.shared.idle().enter();
         self.stop.set(false);
         loop {
@@ -269,18 +319,18 @@ impl Worker {
         }
         self.leave_search();
         self.shared.worker_gone(!self.fresh.is_empty());
-        entered.leave();
+        self.leave(entered);
     }
 
     /// Runs one pass without ever waiting. Returns the number of resumes.
     pub(crate) fn tick(&self) -> u64 {
-        let entered = current::enter(self);
+        let entered = self.enter();
         let before = self.remote.resumes.load(Ordering::Relaxed);
         self.shared.idle().enter();
         self.events();
         self.pass();
         self.shared.worker_gone(!self.fresh.is_empty());
-        entered.leave();
+        self.leave(entered);
         self.remote.resumes.load(Ordering::Relaxed) - before
     }
 
@@ -344,7 +394,6 @@ impl Worker {
             if let Some(fiber) = self.fresh.pop() {
                 bump(&self.remote.taken);
                 self.fresh_started.set(started + 1);
-                self.remote.set_home(fiber);
                 return Some(fiber);
             }
             self.fresh_hint.set(false);
@@ -356,7 +405,10 @@ impl Worker {
     /// on.
     #[inline]
     fn step(&self, fiber: FiberPtr) -> bool {
-        debug_assert!(Remote::of(fiber).is_some_and(|home| std::ptr::eq(home, self.remote)));
+        if !fiber.header().started.replace(true) {
+            self.remote.set_home(fiber);
+            self.count_start();
+        }
         self.running.set(Some(fiber));
         // SAFETY: it was in one of our queues, so we are its holder (`coro/mod.rs`), and it is
         // fresh or suspended: a running fiber is in no queue. `self` and its sanitizer state are
@@ -365,18 +417,26 @@ impl Worker {
             park::resume(fiber, (self as *const Self).expose_provenance(), self.sanitize.get())
         };
         self.running.set(None);
+        self.marker.renew();
         match after {
             AfterSwitch::Yield => self.ready.push(fiber),
             AfterSwitch::Submit(op) => self.submit(fiber, op),
             AfterSwitch::Wait(wait) => self.register(fiber, wait),
-            AfterSwitch::Signal(signal) => {
-                if !signal.register_to_stay(fiber.address()) {
-                    self.push_woken(fiber);
+            AfterSwitch::Join(other) => self.join(fiber, other),
+            AfterSwitch::Ended => {
+                self.ended(fiber);
+                return !self.stop.get();
+            }
+            AfterSwitch::Free => self.free(fiber),
+            AfterSwitch::ChildEnded(children) => {
+                if self.ended(fiber) {
+                    wake_waiter(children.ended());
                 }
             }
-            AfterSwitch::Join(other) => self.join(fiber, other),
-            AfterSwitch::Ended => return self.ended(fiber),
-            AfterSwitch::Free => self.free(fiber),
+            AfterSwitch::FreeChild(children) => {
+                self.free(fiber);
+                wake_waiter(children.ended());
+            }
         }
         true
     }
@@ -437,13 +497,12 @@ impl Worker {
         }
     }
 
-    /// Returns whether this was not the main fiber.
+    /// `false` if the fiber is resumed once more.
     #[inline]
-    fn ended(&self, fiber: FiberPtr) -> bool {
+    pub(super) fn ended(&self, fiber: FiberPtr) -> bool {
         let panicked = fiber.header().panicked.get();
         let mut books = self.close_books(fiber);
-        let is_main = self.main.get() == Some(fiber);
-        if is_main {
+        if self.main.get() == Some(fiber) {
             self.stop.set(true);
         }
         match fiber.header().ended.set_once() {
@@ -452,7 +511,7 @@ impl Worker {
             // The handle went away a moment ago: the fiber is resumed to drop its result.
             Waiter::Detached => {
                 self.push_woken(fiber);
-                return !is_main;
+                return false;
             }
             waiter => wake_waiter(waiter),
         }
@@ -460,7 +519,7 @@ impl Worker {
         // SAFETY: it has ended, and this copy of its state is the one that is destroyed.
         unsafe { sanitize::destroy(self.sanitize.get(), &raw mut books) };
         self.count_end(panicked);
-        !is_main
+        true
     }
 
     /// As `submit::wake`, by this worker's idle context or fiber.
@@ -516,8 +575,6 @@ impl Worker {
     #[inline]
     fn take_inbox(&self) {
         for woken in self.remote.woken.take() {
-            // It may be a fresh one, given to this worker.
-            self.remote.set_home(woken.0);
             self.ready.push(woken.0);
         }
         for cancelled in self.remote.cancels.take() {
@@ -528,30 +585,6 @@ impl Worker {
             if let Some(stack) = unsafe { fiber.release() } {
                 self.free_stack(stack);
             }
-        }
-    }
-
-    /// Ends the wait of a fiber of this worker for which a cancel request has come.
-    pub(crate) fn cancel_wait(&self, fiber: FiberPtr) {
-        if !fiber.header().cancel.is_requested() {
-            return;
-        }
-        match fiber.header().waiting.get() {
-            // SAFETY: the op is ours, and the reference does not leave this line.
-            Waiting::Op(op) if unsafe { op.op() }.can_be_refused() => {
-                self.driver.borrow_mut().cancel(op);
-            }
-            Waiting::Signal(signal, OnCancel::End) => {
-                // SAFETY: `waiting` names a signal only from the moment the fiber has left its
-                // stack until it is back on it (`submit::wait` clears it first thing), and only
-                // this thread resumes it. So the fiber is suspended, and what it borrows for its
-                // wait is alive.
-                let signal = unsafe { signal.as_ref() };
-                if signal.unregister(Waiter::Fiber(fiber.address())) {
-                    self.ready.push(fiber);
-                }
-            }
-            Waiting::Op(_) | Waiting::Signal(_, OnCancel::Ignore) | Waiting::Nothing => {}
         }
     }
 
@@ -566,7 +599,9 @@ impl Worker {
         loop {
             let Some(timer) = self.timers.borrow_mut().pop_due(now_ns) else { return };
             let fiber = timer.fiber();
-            if let Waiting::Signal(signal, _) = fiber.header().waiting.get() {
+            if timer.is_of_bound() {
+                self.fire_bound(timer);
+            } else if let Waiting::Signal(signal, _) = fiber.header().waiting.get() {
                 // SAFETY: as in `cancel_wait`.
                 if unsafe { signal.as_ref() }.unregister(Waiter::Fiber(fiber.address())) {
                     self.ready.push(fiber);

@@ -21,16 +21,6 @@ pub(crate) fn dir_fd(dir: Option<BorrowedFd<'_>>) -> i32 {
     dir.map_or(libc::AT_FDCWD, |fd| fd.as_raw_fd())
 }
 
-/// `poll` for something to read, without end.
-pub(crate) fn readable(fd: BorrowedFd<'_>) -> i32 {
-    let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-    // SAFETY: `poll` is the one record announced, ours to write for the whole call.
-    match answer(unsafe { libc::poll(&mut poll, 1, -1) } as isize) {
-        n if n < 0 => n,
-        _ => i32::from(poll.revents),
-    }
-}
-
 /// `read`, or `pread` at an offset.
 pub(crate) fn read(fd: BorrowedFd<'_>, buf: &mut [u8], offset: Option<u64>) -> i32 {
     // SAFETY: `buf` is ours to write for the whole call, and initialised memory stays so.
