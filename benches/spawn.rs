@@ -11,6 +11,7 @@ mod common;
 
 use common::{Bench, Metric, OURS, ns_per};
 use std::hint::black_box;
+use std::ptr::NonNull;
 
 const ONE: Metric = Metric::time("spawn+join, one by one, 1 worker", "ns");
 const BATCH: Metric = Metric::time("spawn+join, batch of 1000, 1 worker", "ns");
@@ -92,7 +93,7 @@ fn bare_skynet(leaves: usize) -> Option<f64> {
             let kept = stack.take().expect("it was put back");
             let rest = &mut *rest;
             // SAFETY: the fiber has ended before `rest` is used again, and does not outlive it.
-            let rest: &'static mut [_] = unsafe { &mut *(rest as *mut _) };
+            let rest = unsafe { NonNull::from(rest).as_mut() };
             let body = move |_: &_, ()| sum(first + nth * each, each, rest);
             let mut fiber = Coroutine::<(), (), usize, _>::with_stack(kept, body);
             let CoroutineResult::Return(sum) = fiber.resume(()) else {

@@ -23,8 +23,8 @@
 //!
 //! A waiter that nothing but `set` takes out (no deadline, no cancel request) is marked as one that
 //! stays. Whoever finds the mark, and is the only one ever to set this signal, needs no locked
-//! instruction: nobody else writes the word (`set_once`). Nor does who registers on the only setter's
-//! thread (`register_here`). So joining a fiber of the same worker takes loads and stores.
+//! instruction: nobody else writes the word (`set_once`). Nor does whoever registers on the only
+//! setter's thread (`register_here`). So joining a fiber of the same worker takes loads and stores.
 //!
 //! May be called from any thread; no locks, no allocation.
 #![forbid(unsafe_code)]

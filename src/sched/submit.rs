@@ -98,7 +98,7 @@ pub(crate) fn wait(signal: &Signal, deadline_ns: Option<u64>, on_cancel: OnCance
     signal.is_set()
 }
 
-/// Waits until `fiber` has ended, and nothing ends the wait sooner. The caller owns its join handle.
+/// Waits until `fiber` has ended; nothing ends the wait sooner. The caller owns its join handle.
 #[inline]
 pub(crate) fn join(fiber: FiberPtr) {
     match current::suspendable() {

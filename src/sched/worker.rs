@@ -11,7 +11,7 @@
 use super::fresh::Fresh;
 use super::remote::bump;
 use super::shared::{Phase, Shared};
-use super::submit::{wake_elsewhere, wake_waiter};
+use super::submit::wake_waiter;
 use super::timers::Timers;
 use super::{Remote, current};
 use crate::coro::header::Waiting;
@@ -53,9 +53,9 @@ pub(crate) struct Worker {
     /// Which of the two queues is asked first; they take turns.
     fresh_first: Cell<bool>,
     /// Set to leave the loop.
-    stop: Cell<bool>,
+    pub(super) stop: Cell<bool>,
     /// The fiber at whose end the loop is left.
-    main: Cell<Option<FiberPtr>>,
+    pub(super) main: Cell<Option<FiberPtr>>,
     /// The runtime shuts down: every op fails at once.
     draining: Cell<bool>,
     /// Goes before any thread-local value that a suspended fiber may have borrowed.
@@ -73,7 +73,7 @@ pub(crate) struct Worker {
     pub(super) driver: RefCell<Driver>,
     pub(super) timers: RefCell<Timers>,
     pub(super) stacks: RefCell<Cache>,
-    sanitize: UnsafeCell<sanitize::ThreadState>,
+    pub(super) sanitize: UnsafeCell<sanitize::ThreadState>,
     pub(super) search: super::search::State,
 }
 
@@ -442,25 +442,6 @@ impl Worker {
     }
 
     #[inline]
-    fn join(&self, fiber: FiberPtr, other: FiberPtr) {
-        let ended = &other.header().ended;
-        // Its end is set by its home worker, and waited for by who owns its join handle: `fiber`.
-        let registered = if self.is_home_of(other) {
-            ended.register_here(fiber.address())
-        } else {
-            ended.register_to_stay(fiber.address())
-        };
-        if !registered {
-            self.push_woken(fiber);
-        }
-    }
-
-    #[inline]
-    fn is_home_of(&self, fiber: FiberPtr) -> bool {
-        Remote::of(fiber).is_some_and(|home| std::ptr::eq(home, self.remote))
-    }
-
-    #[inline]
     fn submit(&self, fiber: FiberPtr, op: PendingPtr) {
         let refused = fiber.header().cancel.is_requested_before_wait() || self.draining.get();
         // SAFETY: the op is ours now, and the reference does not leave this line.
@@ -494,69 +475,6 @@ impl Worker {
         }
         if !wait.signal.register(Waiter::Fiber(fiber.address())) {
             self.push_woken(fiber);
-        }
-    }
-
-    /// `false` if the fiber is resumed once more.
-    #[inline]
-    pub(super) fn ended(&self, fiber: FiberPtr) -> bool {
-        let panicked = fiber.header().panicked.get();
-        let mut books = self.close_books(fiber);
-        if self.main.get() == Some(fiber) {
-            self.stop.set(true);
-        }
-        match fiber.header().ended.set_once() {
-            // SAFETY: taken out of a signal by us, and so alive until we have woken it.
-            Waiter::Fiber(address) => self.wake(unsafe { FiberPtr::from_address(address) }),
-            // The handle went away a moment ago: the fiber is resumed to drop its result.
-            Waiter::Detached => {
-                self.push_woken(fiber);
-                return false;
-            }
-            waiter => wake_waiter(waiter),
-        }
-        // The fiber may be gone by now.
-        // SAFETY: it has ended, and this copy of its state is the one that is destroyed.
-        unsafe { sanitize::destroy(self.sanitize.get(), &raw mut books) };
-        self.count_end(panicked);
-        true
-    }
-
-    /// As `submit::wake`, by this worker's idle context or fiber.
-    #[inline]
-    pub(super) fn wake(&self, fiber: FiberPtr) {
-        if self.is_home_of(fiber) { self.push_woken(fiber) } else { wake_elsewhere(fiber) }
-    }
-
-    #[inline]
-    fn count_end(&self, panicked: bool) {
-        if panicked {
-            bump(&self.remote.panicked);
-        }
-        bump(&self.remote.ended);
-    }
-
-    /// Tells a sanitizer that the fiber's stack is about to become others'. Returns the fiber's
-    /// state: the caller destroys it, unless the fiber is resumed once more.
-    #[inline]
-    fn close_books(&self, fiber: FiberPtr) -> sanitize::FiberState {
-        let header = fiber.header();
-        // SAFETY: the fiber is off its stack, and we are its holder.
-        unsafe {
-            sanitize::clear(&fiber.stack());
-            header.sanitize.get().read()
-        }
-    }
-
-    #[inline]
-    fn free(&self, fiber: FiberPtr) {
-        let mut books = self.close_books(fiber);
-        // SAFETY: the fiber has ended and is never resumed.
-        unsafe { sanitize::destroy(self.sanitize.get(), &raw mut books) };
-        self.count_end(fiber.header().panicked.get());
-        // SAFETY: ended, result dropped, off its stack; the reference was the fiber's own.
-        if let Some(stack) = unsafe { fiber.release() } {
-            self.free_stack(stack);
         }
     }
 
