@@ -3,7 +3,7 @@
 use super::remote::bump;
 use super::submit::{wake_elsewhere, wake_waiter};
 use super::{Remote, Worker};
-use crate::coro::{FiberPtr, Waiter};
+use crate::coro::{Children, FiberPtr, Waiter};
 use crate::stack::sanitize;
 
 impl Worker {
@@ -27,8 +27,15 @@ impl Worker {
         Remote::of(fiber).is_some_and(|home| std::ptr::eq(home, self.remote))
     }
 
+    #[inline(never)]
+    pub(super) fn child_ended(&self, fiber: FiberPtr, children: &Children) {
+        if self.ended(fiber) {
+            wake_waiter(children.ended());
+        }
+    }
+
     /// `false` if the fiber is resumed once more.
-    #[inline]
+    #[inline(always)]
     pub(super) fn ended(&self, fiber: FiberPtr) -> bool {
         let panicked = fiber.header().panicked.get();
         let mut books = self.close_books(fiber);

@@ -405,7 +405,8 @@ impl Worker {
     /// on.
     #[inline]
     fn step(&self, fiber: FiberPtr) -> bool {
-        if !fiber.header().started.replace(true) {
+        if !fiber.header().started.get() {
+            fiber.header().started.set(true);
             self.remote.set_home(fiber);
             self.count_start();
         }
@@ -428,11 +429,7 @@ impl Worker {
                 return !self.stop.get();
             }
             AfterSwitch::Free => self.free(fiber),
-            AfterSwitch::ChildEnded(children) => {
-                if self.ended(fiber) {
-                    wake_waiter(children.ended());
-                }
-            }
+            AfterSwitch::ChildEnded(children) => self.child_ended(fiber, children),
             AfterSwitch::FreeChild(children) => {
                 self.free(fiber);
                 wake_waiter(children.ended());
