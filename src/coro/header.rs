@@ -58,6 +58,9 @@ pub(crate) enum Waiting {
     Signal(NonNull<Signal>, OnCancel),
 }
 
+/// A bit of `Header::no_suspend`: what would suspend the fiber blocks the thread instead.
+pub(crate) const BLOCKS: u32 = 1 << 31;
+
 /// One fiber's control block; see the module's head.
 ///
 /// The first cache line is written anew for each fiber, and is all that one which never waits for
@@ -80,7 +83,7 @@ pub(crate) struct Header {
     pub(crate) id: u64,
     /// Owners of this header.
     pub(crate) refs: AtomicU32,
-    /// How many `no_suspend` sections the fiber is in.
+    /// How many `no_suspend` sections the fiber is in; and [`BLOCKS`].
     pub(crate) no_suspend: Cell<u32>,
     /// Requests to end early.
     pub(crate) cancel: Cancel,

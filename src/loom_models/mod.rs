@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod cancel;
+mod channel;
 mod children;
 mod idle;
 mod inbox;

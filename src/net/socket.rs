@@ -38,7 +38,7 @@ pub(super) struct Socket<S: Into<OwnedFd>> {
 impl<S: Into<OwnedFd> + AsFd> Socket<S> {
     /// A socket that nobody has set a mode of.
     pub(super) fn new(inner: S) -> Self {
-        Self { inner: Detach::new(inner), modes: OnceLock::new() }
+        Self { inner: detach(inner), modes: OnceLock::new() }
     }
 
     /// One that comes from elsewhere, with the timeouts that it has; `ask` is std's way to ask.
@@ -68,7 +68,7 @@ impl<S: Into<OwnedFd> + AsFd> Socket<S> {
     /// The same socket through another descriptor, which std has made.
     pub(super) fn clone_as(&self, inner: S) -> Self {
         let modes = OnceLock::from(Arc::clone(self.modes()));
-        Self { inner: Detach::new(inner), modes }
+        Self { inner: detach(inner), modes }
     }
 
     /// Remembers what has been set in the kernel.
@@ -181,6 +181,13 @@ impl<S: Into<OwnedFd> + AsFd> Socket<S> {
             }
         }
     }
+}
+
+/// Its ops go through the ring, which then may hold on to the socket for a moment.
+fn detach<S: Into<OwnedFd>>(inner: S) -> Detach<S> {
+    let socket = Detach::new(inner);
+    socket.habit().set_ringed();
+    socket
 }
 
 /// What std reports when a timeout of the socket has run out.

@@ -14,9 +14,9 @@ use crate::sys::{file, path, socket};
 pub(crate) fn perform(op: &mut Op<'_>) -> i32 {
     match op {
         Op::Nop => 0,
-        Op::Read { fd, buf, offset } => file::read(*fd, buf, at(*offset)),
-        Op::ReadUninit { fd, buf, offset } => file::read_uninit(*fd, buf, at(*offset)),
-        Op::Write { fd, buf, offset } => file::write(*fd, buf, at(*offset)),
+        Op::Read { fd, buf, offset, .. } => file::read(*fd, buf, at(*offset)),
+        Op::ReadUninit { fd, buf, offset, .. } => file::read_uninit(*fd, buf, at(*offset)),
+        Op::Write { fd, buf, offset, .. } => file::write(*fd, buf, at(*offset)),
         Op::ReadVectored { fd, bufs, offset } => file::read_vectored(*fd, bufs, at(*offset)),
         Op::WriteVectored { fd, bufs, offset } => file::write_vectored(*fd, bufs, at(*offset)),
         Op::OpenAt { dir, path, flags, mode } => file::openat(*dir, path, *flags, *mode),
@@ -46,6 +46,7 @@ pub(crate) fn perform(op: &mut Op<'_>) -> i32 {
     }
 }
 
-fn at(offset: u64) -> Option<u64> {
+/// An offset as the system calls take it.
+pub(crate) fn at(offset: u64) -> Option<u64> {
     (offset != AT_POSITION).then_some(offset)
 }

@@ -8,7 +8,7 @@ use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 use super::{submit, submit_within};
-use crate::op::{MAX_TRANSFER, Op, decode::decode, perform::perform};
+use crate::op::{Habit, MAX_TRANSFER, Op, decode::decode, perform::perform};
 use crate::sys::socket::{Control, Incoming};
 
 /// Submits an op whose result is a new descriptor.
@@ -49,10 +49,12 @@ pub(crate) fn read_spare(
     vec: &mut Vec<u8>,
     max: usize,
     offset: u64,
+    habit: &Habit,
 ) -> io::Result<usize> {
     let spare = vec.spare_capacity_mut();
     let len = spare.len().min(max).min(MAX_TRANSFER);
-    let n = submit(Op::ReadUninit { fd, buf: &mut spare[..len], offset })? as usize;
+    let (buf, habit) = (&mut spare[..len], Some(habit));
+    let n = submit(Op::ReadUninit { fd, buf, offset, habit, nowait: false })? as usize;
     assert!(n <= len, "the kernel read {n} bytes into a buffer of {len}");
     // SAFETY: by invariant 1 the kernel has initialised the first `n` bytes of the spare capacity.
     unsafe { vec.set_len(vec.len() + n) };

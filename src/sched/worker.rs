@@ -17,7 +17,9 @@ use super::{Remote, current};
 use crate::coro::header::Waiting;
 use crate::coro::{
     AfterSwitch, FiberList, FiberPtr, OnCancel, PendingPtr, TimerPtr, Wait, Waiter, entry, park,
+    spans,
 };
+use crate::driver::lower::{self, Inline};
 use crate::driver::{self, Caps, Driver};
 use crate::stack::{Cache, Stack, sanitize};
 use crate::sys::clock;
@@ -67,6 +69,9 @@ pub(crate) struct Worker {
     pub(super) remote: &'static Remote,
     pub(super) shared: Arc<Shared>,
     caps: Arc<Caps>,
+    inline: Inline,
+    /// Ops handed to the driver since its last turn.
+    queued: Cell<usize>,
     index: usize,
     next_id: Cell<u64>,
     ids_end: Cell<u64>,
@@ -106,6 +111,8 @@ impl Worker {
             lost: Cell::new(false),
             remote,
             caps: Arc::clone(driver.caps()),
+            queued: Cell::new(0),
+            inline: Inline::new(shared.config().inline),
             index,
             next_id: Cell::new(0),
             ids_end: Cell::new(0),
@@ -135,6 +142,17 @@ impl Worker {
     #[inline(always)]
     pub(crate) fn caps(&self) -> &Caps {
         &self.caps
+    }
+
+    #[inline(always)]
+    pub(crate) fn inline(&self) -> &Inline {
+        &self.inline
+    }
+
+    /// How many fibers and ops are in line here.
+    #[inline]
+    pub(crate) fn crowd(&self) -> usize {
+        self.ready.len() + self.queued.get()
     }
 
     pub(crate) fn is_draining(&self) -> bool {
@@ -262,14 +280,14 @@ impl Worker {
 
     // ---- The loop -------------------------------------------------------------------------------
 
-    #[inline]
-    pub(super) fn count_start(&self) {
-        self.started.set(self.started.get() + 1);
-    }
-
     /// Fibers of this worker that have started and not ended.
     fn suspended(&self) -> u64 {
         self.started.get() - self.remote.ended.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(super) fn count_start(&self) {
+        self.started.set(self.started.get() + 1);
     }
 
     /// Whether no fiber may be resumed any more. While its thread destroys its thread-local values,
@@ -295,8 +313,10 @@ impl Worker {
         entered.leave();
     }
 
-    /// Runs fibers until `stop`, or until the runtime has stopped, or until `deadline_ns`.
+    /// Runs fibers until `stop`, or until the runtime has stopped, or until `deadline_ns`. The
+    /// thread leaves its tracing spans for as long: they are not its fibers'.
     pub(crate) fn run(&self, deadline_ns: Option<u64>) {
+        let spans = spans::leave(None);
         let entered = self.enter();
         self.shared.idle().enter();
         self.stop.set(false);
@@ -320,40 +340,41 @@ impl Worker {
         self.leave_search();
         self.shared.worker_gone(!self.fresh.is_empty());
         self.leave(entered);
+        spans.enter(None);
     }
 
     /// Runs one pass without ever waiting. Returns the number of resumes.
     pub(crate) fn tick(&self) -> u64 {
+        let spans = spans::leave(None);
         let entered = self.enter();
         let before = self.remote.resumes.load(Ordering::Relaxed);
         self.shared.idle().enter();
+        self.stop.set(false); // set since the last main fiber has ended
         self.events();
         self.pass();
         self.shared.worker_gone(!self.fresh.is_empty());
         self.leave(entered);
+        spans.enter(None);
         self.remote.resumes.load(Ordering::Relaxed) - before
     }
 
     /// Ready fibers up to the budget, then everything else once.
     fn pass(&self) {
-        let mut left = BUDGET;
+        let (mut left, mut resumes) = (BUDGET, 0);
         self.fresh_started.set(0);
         if self.fresh.len() > 1 {
             self.fresh.age(clock::now_ns());
         }
         while left > 0 {
             let Some(fiber) = self.pick() else { break };
-            left -= 1;
-            if !self.step(fiber) {
-                break;
-            }
+            left = left.saturating_sub(self.step(fiber));
+            resumes += 1;
         }
-        let resumes = &self.remote.resumes;
-        resumes
-            .store(resumes.load(Ordering::Relaxed) + u64::from(BUDGET - left), Ordering::Relaxed);
+        let counter = &self.remote.resumes;
+        counter.store(counter.load(Ordering::Relaxed) + resumes, Ordering::Relaxed);
         self.events();
         // An idle worker looks there anyway; but perhaps no worker is ever idle.
-        if left < BUDGET && self.take_external() && self.shared.workers() > 1 {
+        if resumes != 0 && self.take_external() && self.shared.workers() > 1 {
             self.shared.offered(self.fresh.len());
         }
     }
@@ -361,6 +382,12 @@ impl Worker {
     #[inline]
     pub(super) fn has_ready(&self) -> bool {
         self.next.get().is_some() || !self.ready.is_empty() || !self.fresh.is_empty()
+    }
+
+    /// Whether a fiber of this worker could run now besides the one that does.
+    #[inline]
+    pub(crate) fn has_others(&self) -> bool {
+        self.has_ready() || self.remote.has_mail()
     }
 
     /// The fiber to run next: the one woken last, a few times in a row; else from the ready and the
@@ -401,10 +428,10 @@ impl Worker {
         self.ready.pop()
     }
 
-    /// Runs one fiber until it leaves its stack, and does what it asked for. Returns whether to go
-    /// on.
+    /// Runs one fiber until it leaves its stack, and does what it asked for. Returns what that
+    /// counts for in the pass: all of it, if the loop is to be left.
     #[inline]
-    fn step(&self, fiber: FiberPtr) -> bool {
+    fn step(&self, fiber: FiberPtr) -> u32 {
         if !fiber.header().started.get() {
             fiber.header().started.set(true);
             self.remote.set_home(fiber);
@@ -421,12 +448,18 @@ impl Worker {
         self.marker.renew();
         match after {
             AfterSwitch::Yield => self.ready.push(fiber),
+            AfterSwitch::Breathe => {
+                self.ready.push(fiber);
+                return lower::YIELD_COST;
+            }
             AfterSwitch::Submit(op) => self.submit(fiber, op),
             AfterSwitch::Wait(wait) => self.register(fiber, wait),
             AfterSwitch::Join(other) => self.join(fiber, other),
             AfterSwitch::Ended => {
                 self.ended(fiber);
-                return !self.stop.get();
+                if self.stop.get() {
+                    return BUDGET;
+                }
             }
             AfterSwitch::Free => self.free(fiber),
             AfterSwitch::ChildEnded(children) => self.child_ended(fiber, children),
@@ -435,19 +468,25 @@ impl Worker {
                 wake_waiter(children.ended());
             }
         }
-        true
+        1
+    }
+
+    /// Whether no op of this fiber may begin now: it was cancelled, or the runtime shuts down.
+    #[inline]
+    pub(crate) fn refuses(&self, fiber: FiberPtr) -> bool {
+        fiber.header().cancel.is_requested_before_wait() || self.draining.get()
     }
 
     #[inline]
     fn submit(&self, fiber: FiberPtr, op: PendingPtr) {
-        let refused = fiber.header().cancel.is_requested_before_wait() || self.draining.get();
         // SAFETY: the op is ours now, and the reference does not leave this line.
-        if refused && unsafe { op.op() }.can_be_refused() {
+        if self.refuses(fiber) && unsafe { op.op() }.can_be_refused() {
             op.set_outcome(-libc::ECANCELED);
             self.ready.push(fiber);
             return;
         }
         fiber.header().waiting.set(Waiting::Op(op));
+        self.queued.set(self.queued.get() + 1);
         self.driver.borrow_mut().enqueue(op, &self.ready);
     }
 
@@ -484,7 +523,13 @@ impl Worker {
         if self.shared.phase() != Phase::Running && !self.draining.replace(true) {
             self.drain();
         }
-        self.driver.borrow_mut().turn(&self.ready, driver::Wait::No);
+        self.turn(driver::Wait::No);
+    }
+
+    #[inline]
+    pub(super) fn turn(&self, wait: driver::Wait) {
+        self.queued.set(0);
+        self.driver.borrow_mut().turn(&self.ready, wait);
     }
 
     #[inline]

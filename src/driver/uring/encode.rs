@@ -17,20 +17,28 @@ fn len(bytes: usize) -> u32 {
     bytes.min(MAX_TRANSFER) as u32
 }
 
+fn rw_flags(nowait: bool) -> i32 {
+    if nowait { libc::RWF_NOWAIT } else { 0 }
+}
+
 /// The entry that performs `op`. It points into what the op borrows.
 #[inline]
 pub(super) fn encode(op: &mut Op<'_>) -> squeue::Entry {
     match op {
         Op::Nop => opcode::Nop::new().build(),
-        Op::Read { fd: f, buf, offset } => {
-            opcode::Read::new(fd(f), buf.as_mut_ptr(), len(buf.len())).offset(*offset).build()
+        Op::Read { fd: f, buf, offset, nowait, .. } => {
+            opcode::Read::new(fd(f), buf.as_mut_ptr(), len(buf.len()))
+                .offset(*offset)
+                .rw_flags(rw_flags(*nowait))
+                .build()
         }
-        Op::Write { fd: f, buf, offset } => {
+        Op::Write { fd: f, buf, offset, .. } => {
             opcode::Write::new(fd(f), buf.as_ptr(), len(buf.len())).offset(*offset).build()
         }
-        Op::ReadUninit { fd: f, buf, offset } => {
+        Op::ReadUninit { fd: f, buf, offset, nowait, .. } => {
             opcode::Read::new(fd(f), buf.as_mut_ptr().cast(), len(buf.len()))
                 .offset(*offset)
+                .rw_flags(rw_flags(*nowait))
                 .build()
         }
         Op::ReadVectored { fd: f, bufs, offset } => {
@@ -110,6 +118,7 @@ pub(super) fn encode(op: &mut Op<'_>) -> squeue::Entry {
 /// for.
 pub(super) fn poll(op: &Op<'_>) -> Option<squeue::Entry> {
     let (f, events) = match op {
+        Op::Read { nowait: true, .. } | Op::ReadUninit { nowait: true, .. } => return None,
         Op::Read { fd, .. } | Op::ReadUninit { fd, .. } | Op::ReadVectored { fd, .. } => {
             (fd, libc::POLLIN)
         }
