@@ -141,6 +141,9 @@ impl Inheritance {
     /// # Safety
     /// As said; and the fiber has no values yet.
     pub(crate) unsafe fn give(self, fiber: FiberPtr) {
+        if self.0.is_empty() {
+            return; // so is the fiber's table, and stays untouched
+        }
         // SAFETY: the caller's promise. The values may go to another thread with the fiber:
         // `copy` requires them to be `Send`, and there are no others. An empty table owns nothing,
         // so that nothing is lost by overwriting it.

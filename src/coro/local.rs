@@ -42,6 +42,12 @@ impl Locals {
         Self { slots: Vec::new() }
     }
 
+    /// Whether there are no values.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
     /// The value under `key`, which is a `T` if it was inserted as one: a key stands for one type.
     #[inline]
     pub(crate) fn find<T: 'static>(&self, key: usize) -> Found<T> {
