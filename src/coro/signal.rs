@@ -22,6 +22,11 @@
 //! The same word serves as a fiber's park token, as the "it has ended" flag that `join` waits for,
 //! and as the completion of a job on the blocking pool.
 //!
+//! A waiter that nothing but `set` takes out (no deadline, no cancel request) is marked as one that
+//! stays. Whoever finds the mark, and is the only one ever to set this signal, needs no locked
+//! instruction: nobody else writes the word (`set_once`). Nor does whoever registers on the only
+//! setter's thread (`register_here`). So joining a fiber of the same worker takes loads and stores.
+//!
 //! May be called from any thread; no locks, no allocation.
 #![forbid(unsafe_code)]
 
@@ -36,6 +41,8 @@ const TASK: usize = 2;
 /// Set in the word of a thread's waiter. A fiber's has no flag.
 const THREAD: usize = 4;
 const FLAGS: usize = 7;
+/// Set in the word of a fiber that stays registered until `set`; headers are aligned to 64.
+const STAYS: usize = 8;
 
 /// Who waits on a [`Signal`], as found by the one who sets it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +66,7 @@ impl Waiter {
             DETACHED => Self::Detached,
             word if word & THREAD != 0 => Self::Thread(word & !FLAGS),
             word if word & TASK != 0 => Self::Task(word & !FLAGS),
-            word => Self::Fiber(word),
+            word => Self::Fiber(word & !STAYS),
         }
     }
 
@@ -141,6 +148,42 @@ impl Signal {
                 false
             }
         }
+    }
+
+    /// As `register`, for a fiber that is not taken out again but by `set`.
+    #[inline]
+    pub(crate) fn register_to_stay(&self, fiber: usize) -> bool {
+        let stays = fiber | STAYS;
+        match self.0.compare_exchange(EMPTY, stays, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => true,
+            Err(word) => {
+                assert!(word == SET || word == LOST, "two waiters on one signal (invariant 1)");
+                false
+            }
+        }
+    }
+
+    /// As `register_to_stay`, on the thread that is the only one ever to set the signal.
+    #[inline]
+    pub(crate) fn register_here(&self, fiber: usize) -> bool {
+        let word = self.0.load(Ordering::Acquire);
+        if word == EMPTY {
+            self.0.store(fiber | STAYS, Ordering::Relaxed);
+            return true;
+        }
+        assert!(word == SET || word == LOST, "two waiters on one signal (invariant 1)");
+        false
+    }
+
+    /// As `set`, where nobody else ever sets the signal.
+    #[inline]
+    pub(crate) fn set_once(&self) -> Waiter {
+        let word = self.0.load(Ordering::Acquire);
+        if word & (STAYS | FLAGS) == STAYS {
+            self.0.store(SET, Ordering::Release);
+            return Waiter::Fiber(word & !STAYS);
+        }
+        self.set()
     }
 
     /// Takes `waiter` out again; `false` when `set` took it out first, and then it is being woken.

@@ -59,7 +59,8 @@ impl<T> JoinHandle<T> {
     fn ptr(&self) -> FiberPtr {
         match self.fiber.0 {
             Inner::Fiber(fiber) => fiber,
-            Inner::Thread(_) => unreachable!("a join handle is made of a fiber"),
+            // SAFETY: `new`, the only constructor, makes it of a fiber.
+            Inner::Thread(_) => unsafe { std::hint::unreachable_unchecked() },
         }
     }
 
@@ -82,7 +83,7 @@ impl<T> JoinHandle<T> {
         if !ended.is_set() {
             self.forget_task();
             while !ended.is_set() {
-                if !lost::wait_for_end(fiber, None) {
+                if !lost::join(fiber) {
                     return Err(lost_message());
                 }
             }

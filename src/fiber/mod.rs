@@ -187,7 +187,7 @@ pub fn no_suspend<T>(f: impl FnOnce() -> T) -> T {
 #[inline(never)]
 pub fn stack_remaining() -> Option<usize> {
     let (_, fiber) = current::fiber()?;
-    // SAFETY: written before the fiber was published, and taken only after its end.
-    let stack = unsafe { (*fiber.header().stack.get()).as_ref() }?;
-    Some(arch::stack_pointer().saturating_sub(stack.limit().addr()))
+    // SAFETY: only looked at.
+    let limit = unsafe { fiber.stack() }.limit();
+    Some(arch::stack_pointer().saturating_sub(limit.addr()))
 }

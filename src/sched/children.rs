@@ -2,7 +2,7 @@
 
 use super::remote::bump;
 use super::submit::wake_waiter;
-use super::{Worker, lost};
+use super::{Remote, Worker};
 use crate::coro::entry::{self, ChildOf};
 use crate::coro::{Children, FiberPtr};
 use crate::stack::Stack;
@@ -28,8 +28,8 @@ impl Worker {
             None => self.stacks.borrow_mut().alloc()?,
         };
         bump(&self.remote.spawned);
-        let runtime = lost::name(&self.shared);
-        Ok(entry::create_child(stack, self.next_id(), runtime, name, f, parent))
+        let home = Remote::none_yet(&self.shared);
+        Ok(entry::create_child(stack, self.next_id(), home, name, f, parent))
     }
 
     /// A fresh child of this worker's has come to its end without having been started

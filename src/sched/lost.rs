@@ -16,18 +16,13 @@ use super::{Remote, Shared, Worker, current, submit};
 use crate::coro::{FiberPtr, OnCancel};
 use std::collections::BTreeMap;
 use std::sync::atomic::{Ordering, fence};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The fibers that somebody outside of their runtime waits for, by address.
 static AWAITED: Mutex<BTreeMap<usize, FiberPtr>> = Mutex::new(BTreeMap::new());
 
 fn awaited() -> MutexGuard<'static, BTreeMap<usize, FiberPtr>> {
     AWAITED.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What a fiber's header says of its runtime.
-pub(crate) fn name(runtime: &Arc<Shared>) -> usize {
-    Arc::as_ptr(runtime).addr()
 }
 
 /// Whether the fiber will never end. The caller keeps its header alive.
@@ -40,8 +35,22 @@ pub(crate) fn is_lost(fiber: FiberPtr) -> bool {
 
 /// Whether the calling code is leaked together with the fiber.
 fn is_inside(fiber: FiberPtr) -> bool {
-    let inside = |worker: &Worker| name(worker.shared()) == fiber.header().runtime;
+    let inside = |worker: &Worker| match Remote::of(fiber) {
+        Some(home) => std::ptr::eq(home, worker.remote) || worker.shared().has_seat_of(home),
+        None => fiber.header().home.load(Ordering::Relaxed) == Remote::none_yet(worker.shared()),
+    };
     current::fiber().is_some_and(|(worker, _)| inside(worker)) && current::can_suspend()
+}
+
+/// Waits until the fiber has ended, and no shorter. Returns `false` if it never will. Only its join
+/// handle may call this.
+#[inline]
+pub(crate) fn join(fiber: FiberPtr) -> bool {
+    if !is_inside(fiber) {
+        return wait_for_end(fiber, None);
+    }
+    submit::join(fiber);
+    !fiber.header().ended.is_lost()
 }
 
 /// The caller is about to wait for the fiber's end, perhaps from outside, until `unlist`. Only its

@@ -4,12 +4,13 @@
 //! that fiber, and then the whole runtime, comes to its end. A finished runtime's remotes serve the
 //! next runtime, for which a late poke is a spurious wake-up and no more.
 
+use super::Shared;
 use super::inbox::{Inbox, Node};
 use crate::coro::{FiberPtr, Header};
 use crate::driver::{SleepWord, Waker};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// See the module's head. One cache line group per worker, so that workers do not disturb each
 /// other.
@@ -37,6 +38,9 @@ pub(crate) struct Remote {
     gone: AtomicBool,
     waker: Mutex<Waker>,
 }
+
+/// Marks a home that is none yet, but the address of a runtime.
+const NONE_YET: usize = 1;
 
 static IDLE: Mutex<Vec<&'static Remote>> = Mutex::new(Vec::new());
 
@@ -104,15 +108,24 @@ impl Remote {
         !self.woken.is_empty() || !self.cancels.is_empty()
     }
 
-    /// The remote of a fiber's home worker; `None` while the fiber is fresh.
+    /// The remote of a fiber's home worker; `None` while any worker may start it.
     #[inline]
     pub(crate) fn of(fiber: FiberPtr) -> Option<&'static Self> {
         let home = fiber.header().home.load(Ordering::Acquire).cast::<Self>();
-        // SAFETY: `set_home` is the only writer, and remotes are never freed.
-        NonNull::new(home).map(|home| unsafe { home.as_ref() })
+        if home.addr() & NONE_YET != 0 {
+            return None;
+        }
+        // SAFETY: no mark, so `set_home` has written it; remotes are never freed.
+        Some(unsafe { &*home })
     }
 
-    /// Makes this worker the fiber's home. Once per fiber, before its first resume.
+    /// What a fiber has for a home until a worker of this runtime starts it.
+    #[inline]
+    pub(crate) fn none_yet(runtime: &Arc<Shared>) -> *mut () {
+        std::ptr::without_provenance_mut(Arc::as_ptr(runtime).addr() | NONE_YET)
+    }
+
+    /// Makes this worker the fiber's home: before its first resume, and always the same one.
     #[inline]
     pub(crate) fn set_home(&'static self, fiber: FiberPtr) {
         let me: *const Self = self;

@@ -172,6 +172,11 @@ impl Shared {
         &self.seats[index]
     }
 
+    /// Whether this is the remote of one of its workers.
+    pub(crate) fn has_seat_of(&self, remote: &Remote) -> bool {
+        self.seats.iter().any(|seat| std::ptr::eq(seat.remote(), remote))
+    }
+
     pub(crate) fn seats(&self) -> &[Seat] {
         &self.seats
     }

@@ -13,7 +13,7 @@ use super::remote::bump;
 use super::shared::{Phase, Shared};
 use super::submit::wake_waiter;
 use super::timers::Timers;
-use super::{Remote, current, lost};
+use super::{Remote, current};
 use crate::coro::header::Waiting;
 use crate::coro::{
     AfterSwitch, FiberList, FiberPtr, OnCancel, PendingPtr, TimerPtr, Wait, Waiter, entry, park,
@@ -196,7 +196,7 @@ impl Worker {
         F: FnOnce() -> T,
     {
         bump(&self.remote.spawned);
-        entry::create(stack, self.next_id(), lost::name(&self.shared), name, f)
+        entry::create(stack, self.next_id(), Remote::none_yet(&self.shared), name, f)
     }
 
     /// Queues a fresh fiber and tells nobody.
@@ -209,15 +209,20 @@ impl Worker {
     /// Publishes a fresh fiber that any worker may start.
     #[inline]
     pub(crate) fn push_fresh(&self, fiber: FiberPtr) {
-        self.queue_fresh(fiber);
-        if self.shared.workers() > 1 {
+        if self.fresh.is_private() {
+            // Nobody else can, and then its end can be waited for without locked instructions.
+            self.remote.set_home(fiber);
+            self.queue_fresh(fiber);
+        } else {
+            self.queue_fresh(fiber);
             self.shared.offered(self.fresh.len());
         }
     }
 
-    /// Publishes a fresh fiber that only this worker may start, or a started one of this worker.
+    /// Publishes a fresh fiber that only this worker may start.
     #[inline]
     pub(crate) fn push_ready(&self, fiber: FiberPtr) {
+        self.remote.set_home(fiber);
         self.ready.push(fiber);
     }
 
@@ -324,15 +329,13 @@ impl Worker {
     fn pass(&self) {
         let (mut left, mut resumes) = (BUDGET, 0);
         self.fresh_started.set(0);
-        while left > 0 && !self.stop.get() {
+        if self.fresh.len() > 1 {
+            self.fresh.age(clock::now_ns());
+        }
+        while left > 0 {
             let Some(fiber) = self.pick() else { break };
             left = left.saturating_sub(self.step(fiber));
             resumes += 1;
-            if self.fresh_started.get() >= FRESH_SHARED && self.shared.idle().somebody_searches() {
-                // Somebody is on the way to share these. Handing over what the started ones asked
-                // for costs time only if they asked for something, and then they may live long.
-                break;
-            }
         }
         let counter = &self.remote.resumes;
         counter.store(counter.load(Ordering::Relaxed) + resumes, Ordering::Relaxed);
@@ -358,7 +361,8 @@ impl Worker {
     /// fresh ones by turns.
     #[inline]
     fn pick(&self) -> Option<FiberPtr> {
-        if let Some(fiber) = self.next.take() {
+        if let Some(fiber) = self.next.get() {
+            self.next.set(None);
             let in_a_row = self.next_in_a_row.get();
             if in_a_row < MAX_NEXT {
                 self.next_in_a_row.set(in_a_row + 1);
@@ -367,35 +371,36 @@ impl Worker {
             self.ready.push(fiber);
         }
         self.next_in_a_row.set(0);
-        if !self.fresh_hint.get() {
-            return self.ready.pop();
-        }
-        let fresh_first = !self.fresh_first.get();
-        self.fresh_first.set(fresh_first);
-        if fresh_first {
-            self.pop_fresh().or_else(|| self.ready.pop())
-        } else {
-            self.ready.pop().or_else(|| self.pop_fresh())
-        }
-    }
-
-    #[inline]
-    fn pop_fresh(&self) -> Option<FiberPtr> {
-        let fiber = self.fresh.pop();
-        if fiber.is_none() {
+        if self.fresh_hint.get() {
+            if !self.ready.is_empty() {
+                let fresh_first = !self.fresh_first.get();
+                self.fresh_first.set(fresh_first);
+                if !fresh_first {
+                    return self.ready.pop();
+                }
+            }
+            let started = self.fresh_started.get();
+            if started >= FRESH_SHARED && self.shared.idle().somebody_searches() {
+                // Somebody is on the way to share these. Handing over what the started ones asked
+                // for costs time only if they asked for something, and then they may live long.
+                return None;
+            }
+            if let Some(fiber) = self.fresh.pop() {
+                bump(&self.remote.taken);
+                self.fresh_started.set(started + 1);
+                return Some(fiber);
+            }
             self.fresh_hint.set(false);
-            return None;
         }
-        bump(&self.remote.taken);
-        self.fresh_started.set(self.fresh_started.get() + 1);
-        fiber
+        self.ready.pop()
     }
 
     /// Runs one fiber until it leaves its stack, and does what it asked for. Returns what that
-    /// counts for in the pass.
+    /// counts for in the pass: all of it, if the loop is to be left.
     #[inline]
     fn step(&self, fiber: FiberPtr) -> u32 {
-        if fiber.header().home.load(Ordering::Relaxed).is_null() {
+        if !fiber.header().started.get() {
+            fiber.header().started.set(true);
             self.remote.set_home(fiber);
             self.count_start();
         }
@@ -416,13 +421,15 @@ impl Worker {
             }
             AfterSwitch::Submit(op) => self.submit(fiber, op),
             AfterSwitch::Wait(wait) => self.register(fiber, wait),
-            AfterSwitch::Ended => _ = self.ended(fiber),
-            AfterSwitch::Free => self.free(fiber),
-            AfterSwitch::ChildEnded(children) => {
-                if self.ended(fiber) {
-                    wake_waiter(children.ended());
+            AfterSwitch::Join(other) => self.join(fiber, other),
+            AfterSwitch::Ended => {
+                self.ended(fiber);
+                if self.stop.get() {
+                    return BUDGET;
                 }
             }
+            AfterSwitch::Free => self.free(fiber),
+            AfterSwitch::ChildEnded(children) => self.child_ended(fiber, children),
             AfterSwitch::FreeChild(children) => {
                 self.free(fiber);
                 wake_waiter(children.ended());
