@@ -14,6 +14,7 @@ mod idle;
 mod inbox;
 mod signal;
 mod sleep;
+mod sync;
 
 use loom::model::Builder;
 

@@ -6,16 +6,18 @@
 //! held by another thread spins for as long as that takes. Should the holder have been preempted,
 //! the spinning thread soon offers its core to the kernel.
 
-use crate::atomic::{AtomicBool, Ordering, yield_now};
+use crate::atomic::const_fn;
 use std::cell::UnsafeCell;
 use std::ops::{Deref, DerefMut};
 
-/// How often to look again before the core is offered to others.
-const SPINS: u32 = 64;
+#[cfg(all(test, loom))]
+use model::{Held, Lock};
+#[cfg(not(all(test, loom)))]
+use spin::{Held, Lock};
 
 /// A value behind a tiny lock; see the module's head.
 pub(crate) struct Locked<T> {
-    locked: AtomicBool,
+    lock: Lock,
     value: UnsafeCell<T>,
 }
 
@@ -23,56 +25,32 @@ pub(crate) struct Locked<T> {
 unsafe impl<T: Send> Sync for Locked<T> {}
 
 impl<T> Locked<T> {
-    #[cfg(not(all(test, loom)))]
-    pub(crate) const fn new(value: T) -> Self {
-        Self { locked: AtomicBool::new(false), value: UnsafeCell::new(value) }
-    }
-
-    #[cfg(all(test, loom))]
-    pub(crate) fn new(value: T) -> Self {
-        Self { locked: AtomicBool::new(false), value: UnsafeCell::new(value) }
+    const_fn! {
+        pub(crate) fn new(value: T) -> Self {
+            Self { lock: Lock::new(), value: UnsafeCell::new(value) }
+        }
     }
 
     /// Takes the lock.
     #[inline]
     pub(crate) fn lock(&self) -> Guard<'_, T> {
-        if !self.try_take() {
-            self.spin();
-        }
-        Guard(self)
-    }
-
-    #[inline]
-    fn try_take(&self) -> bool {
-        self.locked.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok()
-    }
-
-    #[cold]
-    fn spin(&self) {
-        let mut spins = 0;
-        loop {
-            if !self.locked.load(Ordering::Relaxed) && self.try_take() {
-                return;
-            }
-            spins += 1;
-            if spins % SPINS == 0 || cfg!(loom) {
-                yield_now();
-            } else {
-                std::hint::spin_loop();
-            }
-        }
+        let held = self.lock.take();
+        Guard { locked: self, _held: held }
     }
 }
 
-/// The lock, held. It is held by this thread, so the guard stays on it.
-pub(crate) struct Guard<'a, T>(&'a Locked<T>);
+/// The lock, held.
+pub(crate) struct Guard<'a, T> {
+    locked: &'a Locked<T>,
+    _held: Held<'a>,
+}
 
 impl<T> Deref for Guard<'_, T> {
     type Target = T;
     #[inline]
     fn deref(&self) -> &T {
         // SAFETY: we hold the lock.
-        unsafe { &*self.0.value.get() }
+        unsafe { &*self.locked.value.get() }
     }
 }
 
@@ -80,13 +58,83 @@ impl<T> DerefMut for Guard<'_, T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
         // SAFETY: we hold the lock, and the guard is borrowed exclusively.
-        unsafe { &mut *self.0.value.get() }
+        unsafe { &mut *self.locked.value.get() }
     }
 }
 
-impl<T> Drop for Guard<'_, T> {
-    #[inline]
-    fn drop(&mut self) {
-        self.0.locked.store(false, Ordering::Release);
+#[cfg(not(all(test, loom)))]
+mod spin {
+    use std::hint;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+
+    /// How often to look again before the core is offered to others.
+    const SPINS: u32 = 64;
+
+    pub(super) struct Lock(AtomicBool);
+
+    impl Lock {
+        pub(super) const fn new() -> Self {
+            Self(AtomicBool::new(false))
+        }
+
+        #[inline]
+        pub(super) fn take(&self) -> Held<'_> {
+            if self.0.swap(true, Ordering::Acquire) {
+                self.spin();
+            }
+            Held(self)
+        }
+
+        #[cold]
+        fn spin(&self) {
+            let mut spins = 0_u32;
+            while self.0.load(Ordering::Relaxed) || self.0.swap(true, Ordering::Acquire) {
+                spins = spins.wrapping_add(1);
+                if spins.is_multiple_of(SPINS) {
+                    thread::yield_now();
+                } else {
+                    hint::spin_loop();
+                }
+            }
+        }
+    }
+
+    pub(super) struct Held<'a>(&'a Lock);
+
+    impl Drop for Held<'_> {
+        #[inline]
+        fn drop(&mut self) {
+            self.0.0.store(false, Ordering::Release);
+        }
+    }
+}
+
+/// In the models, loom's own: it would try how long one may spin.
+#[cfg(all(test, loom))]
+mod model {
+    use super::super::block;
+    use loom::sync::{Mutex, MutexGuard};
+
+    pub(super) struct Lock(Mutex<()>);
+
+    impl Lock {
+        pub(super) fn new() -> Self {
+            Self(Mutex::new(()))
+        }
+
+        pub(super) fn take(&self) -> Held<'_> {
+            Held(Some(self.0.lock().unwrap()))
+        }
+    }
+
+    pub(super) struct Held<'a>(Option<MutexGuard<'a, ()>>);
+
+    impl Drop for Held<'_> {
+        fn drop(&mut self) {
+            if block::is_torn_down() {
+                std::mem::forget(self.0.take());
+            }
+        }
     }
 }
