@@ -3,9 +3,9 @@
 
 use super::must_fail;
 use crate::coro::OnCancel;
-use crate::sync::IS_CANARY;
 use crate::sync::wait::{Locked, Node, Queue, Waited, Waiter, wait_in};
 use crate::sync::{Condvar, Event, Mutex, RwLock};
+use crate::sync::{IS_CANARY, NO_FENCES};
 use loom::sync::Arc;
 use loom::sync::atomic::{
     AtomicBool, AtomicUsize,
@@ -136,6 +136,14 @@ fn mutex_of_three() {
 #[test]
 fn mutex_handed_over() {
     check(3, || mutex(2, 3));
+}
+
+/// Who unlocks and who begins to wait may miss each other.
+#[test]
+fn canary_mutex_without_order() {
+    NO_FENCES.set(true);
+    must_lose_a_wake_up(3, || mutex(2, 1));
+    NO_FENCES.set(false);
 }
 
 #[test]

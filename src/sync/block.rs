@@ -5,7 +5,7 @@ use crate::coro;
 pub(super) use real::*;
 
 #[cfg(all(test, loom))]
-pub(super) use model::*;
+pub(crate) use model::*;
 
 #[cfg(not(all(test, loom)))]
 mod real {
@@ -17,6 +17,10 @@ mod real {
     pub(in crate::sync) fn may_wait() {
         _ = current::suspendable();
     }
+
+    /// loom takes sequentially consistent accesses for weaker ones, but not fences.
+    #[inline(always)]
+    pub(in crate::sync) fn fence_for_loom() {}
 
     /// Which worker the caller runs on, 0 if none.
     #[inline]
@@ -101,9 +105,10 @@ pub(super) fn die(why: &str) -> ! {
 #[cfg(all(test, loom))]
 mod model {
     use super::coro::{OnCancel, Signal, Waiter};
-    use crate::atomic::{AtomicBool, Ordering};
+    use crate::atomic::{AtomicBool, Ordering, fence};
     use crate::sys::clock;
     use loom::thread;
+    use std::cell::Cell;
 
     /// As the models' threads wait; they are where a waiter's address leads.
     #[repr(align(8))]
@@ -114,7 +119,15 @@ mod model {
 
     std::thread_local! {
         /// Whether a wait that never ends is expected; of a model, whose threads are all on one.
-        pub(crate) static IS_CANARY: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+        pub(crate) static IS_CANARY: Cell<bool> = const { Cell::new(false) };
+        /// Whether the fences are left out, which has to be noticed.
+        pub(crate) static NO_FENCES: Cell<bool> = const { Cell::new(false) };
+    }
+
+    pub(in crate::sync) fn fence_for_loom() {
+        if !NO_FENCES.get() {
+            fence(Ordering::SeqCst);
+        }
     }
 
     pub(in crate::sync) fn may_wait() {}

@@ -48,7 +48,7 @@ pub(crate) mod wait;
 mod wait_group;
 
 #[cfg(all(test, loom))]
-pub(crate) use block::IS_CANARY;
+pub(crate) use block::{IS_CANARY, NO_FENCES};
 
 pub use barrier::{Barrier, BarrierWaitResult};
 pub use condvar::{Condvar, WaitTimeoutResult};

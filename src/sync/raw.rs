@@ -1,17 +1,22 @@
 //! The lock inside [`Mutex`](super::Mutex), without data and poison.
 //!
-//! | bit        | meaning                                                                    |
-//! |------------|----------------------------------------------------------------------------|
-//! | `LOCKED`   | somebody holds it                                                          |
-//! | `QUEUED`   | somebody is in the queue; changed under the queue's lock                   |
-//! | `WOKEN`    | a waiter was woken and has not tried yet: there is no use in waking another |
-//! | `HANDOVER` | the first waiter has been overtaken too often: the holder hands it the lock, and nobody else may take it meanwhile |
+//! | bit                 | meaning                                                            |
+//! |---------------------|--------------------------------------------------------------------|
+//! | `state`: `LOCKED`   | somebody holds it                                                  |
+//! | `state`: `HANDOVER` | the first waiter has been overtaken too often: the holder hands it the lock, and nobody else may take it meanwhile |
+//! | `flags`: `QUEUED`   | somebody is in the queue                                           |
+//! | `flags`: `WOKEN`    | a waiter was woken and has not tried yet: there is no use in waking another |
 //!
 //! Who finds it locked spins for a moment, if the holder may be running (a fiber of the same worker
 //! is not), and waits in the queue. `unlock` lets go of the lock and wakes the first waiter, which
 //! tries again: meanwhile others may have been faster. That is not fair but quick, since the lock
 //! is never idle while a sleeping worker wakes up. A waiter that was overtaken [`PATIENCE`] times
 //! sets `HANDOVER`.
+//!
+//! The flags have a word of their own so that a free lock is always 0, and taken by one exchange,
+//! while others wait. Who unlocks writes `state` and reads `flags`, who begins to wait writes
+//! `flags` and reads `state`. These accesses are sequentially consistent, so one of the two sees
+//! the other. `QUEUED`, `HANDOVER` and the setting of `WOKEN` change under the queue's lock.
 
 use super::block;
 use super::wait::{Locked, Node, Queue, Waiter};
@@ -23,9 +28,9 @@ use std::pin::pin;
 use std::time::Duration;
 
 const LOCKED: u32 = 1;
-const QUEUED: u32 = 2;
-const WOKEN: u32 = 4;
-const HANDOVER: u32 = 8;
+const HANDOVER: u32 = 2;
+const QUEUED: u32 = 1;
+const WOKEN: u32 = 2;
 
 /// How often a waiter may be woken in vain before the lock is handed to it.
 const PATIENCE: u32 = if cfg!(loom) { 1 } else { 4 };
@@ -35,6 +40,7 @@ const ROUNDS: u32 = if cfg!(loom) { 0 } else { 5 };
 /// See the module's head.
 pub(super) struct RawMutex {
     state: AtomicU32,
+    flags: AtomicU32,
     /// The worker whose fiber holds it, 0 for a plain thread; a moment out of date at times.
     owner: AtomicUsize,
     queue: Locked<Queue>,
@@ -52,6 +58,7 @@ impl RawMutex {
         pub(super) fn new() -> Self {
             Self {
                 state: AtomicU32::new(0),
+                flags: AtomicU32::new(0),
                 owner: AtomicUsize::new(0),
                 queue: Locked::new(Queue::new()),
             }
@@ -63,8 +70,7 @@ impl RawMutex {
         if block::is_torn_down() {
             return;
         }
-        // Looking first would cost a third more: a load right after a locked store waits for it.
-        if self.state.compare_exchange(0, LOCKED, Ordering::Acquire, Ordering::Relaxed).is_err() {
+        if !self.take() {
             self.lock_slow();
         }
         self.owner.store(block::worker_token(), Ordering::Relaxed);
@@ -72,29 +78,18 @@ impl RawMutex {
 
     #[inline]
     pub(super) fn try_lock(&self) -> bool {
-        let locked = self.try_take(0);
+        let locked = self.take();
         if locked {
             self.owner.store(block::worker_token(), Ordering::Relaxed);
         }
         locked
     }
 
-    /// Takes the lock unless somebody has it, and removes the bits in `clear`.
+    /// Takes the lock unless somebody has it. Looking first would cost a third more: a load right
+    /// after a locked store waits for it.
     #[inline]
-    fn try_take(&self, clear: u32) -> bool {
-        let mut state = self.state.load(Ordering::Relaxed);
-        while state & (LOCKED | HANDOVER) == 0 {
-            match self.state.compare_exchange_weak(
-                state,
-                (state | LOCKED) & !clear,
-                Ordering::Acquire,
-                Ordering::Relaxed,
-            ) {
-                Ok(_) => return true,
-                Err(now) => state = now,
-            }
-        }
-        false
+    fn take(&self) -> bool {
+        self.state.compare_exchange(0, LOCKED, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
     /// By the holder. Never waits.
@@ -103,8 +98,9 @@ impl RawMutex {
         if block::is_torn_down() {
             return;
         }
-        let state = self.state.fetch_sub(LOCKED, Ordering::Release);
-        if state & (QUEUED | WOKEN) == QUEUED {
+        self.state.fetch_sub(LOCKED, Ordering::SeqCst);
+        block::fence_for_loom();
+        if self.flags.load(Ordering::SeqCst) == QUEUED {
             self.unlock_slow();
         }
     }
@@ -124,24 +120,14 @@ impl RawMutex {
             let node = Node::new(waiter.as_ref(), 1, (&raw const slot).cast_mut().cast());
             let node = pin!(node);
             let mut queue = self.queue.lock();
-            let mut state = self.state.load(Ordering::Relaxed);
-            loop {
-                let free = state & (LOCKED | HANDOVER) == 0;
-                let add = match free {
-                    true => LOCKED,
-                    false if overtaken >= PATIENCE => QUEUED | HANDOVER,
-                    false => QUEUED,
-                };
-                match self.state.compare_exchange_weak(
-                    state,
-                    (state | add) & !woken,
-                    Ordering::Acquire,
-                    Ordering::Relaxed,
-                ) {
-                    Ok(_) if free => return,
-                    Ok(_) => break,
-                    Err(now) => state = now,
+            self.flags.fetch_and(!woken, Ordering::SeqCst);
+            self.flags.fetch_or(QUEUED, Ordering::SeqCst);
+            block::fence_for_loom();
+            if self.take_or_ask(overtaken >= PATIENCE) {
+                if queue.is_empty() {
+                    self.flags.fetch_and(!QUEUED, Ordering::SeqCst);
                 }
+                return;
             }
             match woken {
                 0 => queue.push(node.as_ref()),
@@ -158,24 +144,45 @@ impl RawMutex {
         }
     }
 
+    /// Under the queue's lock: takes the lock if nobody has it, and otherwise asks the holder to
+    /// hand it over, if `ask`. Returns whether it has taken the lock.
+    fn take_or_ask(&self, ask: bool) -> bool {
+        loop {
+            let state = self.state.load(Ordering::SeqCst);
+            let new = match state {
+                0 => LOCKED,
+                LOCKED if ask => LOCKED | HANDOVER,
+                _ => return false,
+            };
+            let changed =
+                self.state.compare_exchange(state, new, Ordering::SeqCst, Ordering::Relaxed);
+            if changed.is_ok() {
+                return state == 0;
+            }
+        }
+    }
+
     /// Tries for a moment. Returns whether it has taken the lock.
     fn spin(&self, woken: u32) -> bool {
         let me = block::worker_token();
-        for round in 0..ROUNDS {
-            if self.try_take(woken) {
+        let mut rounds = 0;
+        loop {
+            if self.state.load(Ordering::Relaxed) == 0 && self.take() {
+                if woken != 0 {
+                    self.flags.fetch_and(!woken, Ordering::SeqCst);
+                }
                 return true;
             }
-            // The holder is a suspended fiber of this worker, or others wait already.
-            if (me != 0 && self.owner.load(Ordering::Relaxed) == me)
-                || (woken == 0 && self.state.load(Ordering::Relaxed) & QUEUED != 0)
+            if rounds == ROUNDS
+                // The holder is a suspended fiber of this worker, or others wait already.
+                || (me != 0 && self.owner.load(Ordering::Relaxed) == me)
+                || (woken == 0 && self.flags.load(Ordering::Relaxed) & QUEUED != 0)
             {
                 return false;
             }
-            for _ in 0..1 << round {
-                std::hint::spin_loop();
-            }
+            (0..1 << rounds).for_each(|_| std::hint::spin_loop());
+            rounds += 1;
         }
-        self.try_take(woken)
     }
 
     /// As `lock_slow` on a worker whose thread unwinds: nothing suspends, so the worker is blocked.
@@ -188,7 +195,7 @@ impl RawMutex {
         const CERTAIN: Duration = Duration::from_secs(2);
         let me = block::worker_token();
         let mut certain_ns = clock::deadline_ns(CERTAIN);
-        while !self.try_take(0) {
+        while !self.take() {
             if self.owner.load(Ordering::Relaxed) != me {
                 certain_ns = clock::deadline_ns(CERTAIN);
             } else if clock::now_ns() >= certain_ns {
@@ -208,46 +215,29 @@ impl RawMutex {
     #[inline(never)]
     fn unlock_slow(&self) {
         let mut queue = self.queue.lock();
-        // Acquire: if it is handed over, the last holder may be another than the caller.
-        let state = self.state.load(Ordering::Acquire);
-        if state & (LOCKED | WOKEN) != 0 {
+        // This also acquires what the last holder did, who may be another than the caller.
+        let state = self.state.load(Ordering::SeqCst);
+        if state & LOCKED != 0 || self.flags.load(Ordering::SeqCst) & WOKEN != 0 {
             // Whoever has it now, or was woken, sees to the others.
             return;
         }
         let first = queue.claim_first();
-        let queued = if queue.is_empty() { 0 } else { QUEUED };
-        match first {
-            Some(first) if state & HANDOVER != 0 => {
-                // SAFETY: in the frame of a waiter that is claimed and not woken, and does not look
-                // at it before it is.
-                let slot = unsafe { &*first.slot().cast::<Slot>() };
-                slot.handed.set(true);
-                self.owner.store(slot.worker, Ordering::Relaxed);
-                // Nobody else changes the state now: the lock may not be taken, and the queue is
-                // ours.
-                self.state.store(LOCKED | queued, Ordering::Relaxed);
-                drop(queue);
-                first.wake();
-            }
-            Some(first) => {
-                self.change(WOKEN | queued, QUEUED | WOKEN);
-                drop(queue);
-                first.wake();
-            }
-            None => self.change(0, QUEUED | HANDOVER),
+        if queue.is_empty() {
+            self.flags.fetch_and(!QUEUED, Ordering::SeqCst);
         }
-    }
-
-    /// Makes those bits of the state that are in `mask` those of `bits`.
-    fn change(&self, bits: u32, mask: u32) {
-        let mut state = self.state.load(Ordering::Relaxed);
-        while let Err(now) = self.state.compare_exchange_weak(
-            state,
-            state & !mask | bits,
-            Ordering::Relaxed,
-            Ordering::Relaxed,
-        ) {
-            state = now;
+        let Some(first) = first else { return };
+        if state == HANDOVER {
+            // SAFETY: in the frame of a waiter that is claimed and not woken, and does not look at
+            // it before it is.
+            let slot = unsafe { &*first.slot().cast::<Slot>() };
+            slot.handed.set(true);
+            self.owner.store(slot.worker, Ordering::Relaxed);
+            // Nobody else changes it now: it may not be taken, and the queue is ours.
+            self.state.store(LOCKED, Ordering::SeqCst);
+        } else {
+            self.flags.fetch_or(WOKEN, Ordering::SeqCst);
         }
+        drop(queue);
+        first.wake();
     }
 }
