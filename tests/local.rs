@@ -5,7 +5,7 @@ mod common;
 use common::{eventually, runtime, watch};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::ThreadId;
 use std::time::Duration;
@@ -274,15 +274,21 @@ fn values_are_dropped_on_their_thread() {
         }
         assert_eq!((RIGHT.load(Ordering::SeqCst), WRONG.load(Ordering::SeqCst)), (20, 0));
         for _ in 0..10 {
-            // The handle keeps the fiber's header beyond its end, and is dropped here.
+            // The handle keeps the fiber's header beyond its end, and is dropped here. It must be
+            // detached before it ends: else its result is dropped here, too.
+            let detached = Arc::new(AtomicBool::new(false));
+            let theirs = Arc::clone(&detached);
             let builder = ramie::Builder::new().worker(1);
-            let fiber = builder.spawn(|| {
-                ramie::sleep(Duration::from_millis(1));
+            let fiber = builder.spawn(move || {
+                while !theirs.load(Ordering::SeqCst) {
+                    ramie::sleep(Duration::from_millis(1));
+                }
                 Uses
             });
             let fiber = fiber.unwrap();
             let kept = fiber.fiber().clone();
             drop(fiber);
+            detached.store(true, Ordering::SeqCst);
             ramie::sleep(Duration::from_millis(4));
             drop(kept);
         }

@@ -14,7 +14,7 @@ use std::thread;
 use super::header::Waiting;
 use super::local::{self, Locals};
 use super::park;
-use super::{AfterSwitch, Cancel, FiberPtr, Header, Signal};
+use super::{AfterSwitch, Bounds, Cancel, Children, FiberPtr, Header, Signal};
 use crate::arch::{Context, Entry};
 use crate::stack::{Stack, sanitize};
 
@@ -81,6 +81,44 @@ unsafe fn load<V>(slot: *mut ()) -> V {
     }
 }
 
+/// Who waits for a fiber's end besides its join handle.
+pub(crate) trait Parent: Copy {
+    /// The count that the fiber is in.
+    fn children<'a>(self) -> Option<&'a Children>;
+}
+
+/// Nobody does.
+#[derive(Clone, Copy)]
+pub(crate) struct NoParent;
+
+impl Parent for NoParent {
+    #[inline(always)]
+    fn children<'a>(self) -> Option<&'a Children> {
+        None
+    }
+}
+
+/// A scope does.
+#[derive(Clone, Copy)]
+pub(crate) struct ChildOf(NonNull<Children>);
+
+impl ChildOf {
+    /// # Safety
+    /// `children` stays where it is until the fiber has been counted out of it.
+    #[inline(always)]
+    pub(crate) unsafe fn new(children: &Children) -> Self {
+        Self(children.into())
+    }
+}
+
+impl Parent for ChildOf {
+    #[inline(always)]
+    fn children<'a>(self) -> Option<&'a Children> {
+        // SAFETY: `new`'s promise; it is asked for by the fiber, which has not been counted out.
+        Some(unsafe { self.0.as_ref() })
+    }
+}
+
 /// Lays out a fresh fiber on `stack` that will run `f` and keep its result.
 ///
 /// Nothing runs and nothing is published yet. The closure may be run on another thread than the
@@ -90,12 +128,28 @@ pub(crate) fn create<F, T>(stack: Stack, id: u64, name: Option<Arc<str>>, f: F) 
 where
     F: FnOnce() -> T,
 {
+    create_child::<F, T, NoParent>(stack, id, name, f, NoParent)
+}
+
+/// As [`create`], for a fiber that has a parent.
+#[inline]
+pub(crate) fn create_child<F, T, P>(
+    stack: Stack,
+    id: u64,
+    name: Option<Arc<str>>,
+    f: F,
+    parent: P,
+) -> FiberPtr
+where
+    F: FnOnce() -> T,
+    P: Parent,
+{
     let size = const {
-        let (a, b) = (stored_size::<F>(), stored_size::<thread::Result<T>>());
+        let (a, b) = (stored_size::<(F, P)>(), stored_size::<thread::Result<T>>());
         if a > b { a } else { b }
     };
     let align = const {
-        let (a, b) = (stored_align::<F>(), stored_align::<thread::Result<T>>());
+        let (a, b) = (stored_align::<(F, P)>(), stored_align::<thread::Result<T>>());
         if a > b { a } else { b }
     };
     let colour = colour(stack.top().addr());
@@ -113,7 +167,7 @@ where
     // aligned: each starts below the end of the one before, rounded down. `TAKEN_MAX` bounds what
     // they take.
     let fiber = unsafe {
-        store::<F>(payload, f);
+        store::<(F, P)>(payload, (f, parent));
         header.write(Header {
             context: UnsafeCell::new(MaybeUninit::uninit()),
             next: Cell::new(None),
@@ -126,6 +180,7 @@ where
             refs: AtomicU32::new(1),
             no_suspend: Cell::new(0),
             cancel: Cancel::new(),
+            bounds: Bounds::new(),
             panicked: Cell::new(false),
             thread_pointer: Cell::new(0),
             thread: Cell::new(ptr::null_mut()),
@@ -138,7 +193,7 @@ where
         });
         FiberPtr::new(NonNull::new_unchecked(header))
     };
-    let entry: Entry = body::<F, T>;
+    let entry: Entry = body::<F, T, P>;
     // SAFETY: `frames` is the aligned high end of the free part of the stack.
     unsafe { Context::init(fiber.context(), frames, limit, entry, header.cast()) };
     fiber
@@ -147,31 +202,34 @@ where
 /// A fiber's whole life.
 ///
 /// # Safety
-/// Called once by the switch, with the header that `create::<F, T>` made.
-unsafe extern "C" fn body<F, T>(header: *mut (), _worker: usize) -> usize
+/// Called once by the switch, with the header that `create_child::<F, T, P>` made.
+unsafe extern "C" fn body<F, T, P>(header: *mut (), _worker: usize) -> usize
 where
     F: FnOnce() -> T,
+    P: Parent,
 {
     const FREE: &AfterSwitch<'static> = &AfterSwitch::Free;
     // SAFETY: `create` made it, and the fiber is alive: it is running.
     let fiber = unsafe { FiberPtr::new(NonNull::new_unchecked(header.cast())) };
     // SAFETY: first thing on the fiber's stack.
     unsafe { sanitize::after_suspend(fiber.header().thread.get(), fiber.header().sanitize.get()) };
-    let payload = fiber.header().payload;
 
-    // SAFETY: `create` stored it, and this runs once.
-    let f = unsafe { load::<F>(payload) };
+    // SAFETY: `create_child` stored it, and this runs once. The payload is free again after it, and
+    // has room for the result.
+    let (f, parent) = unsafe { load::<(F, P)>(fiber.header().payload) };
     let mut result = catch_unwind(AssertUnwindSafe(f));
     // SAFETY: the fiber is the one that runs.
     if let (Ok(_), Err(panic)) = (&result, unsafe { destroy_locals(fiber) }) {
         result = Err(panic);
     }
-    fiber.header().panicked.set(result.is_err());
-    // SAFETY: the payload is free again, and has room for the result.
-    unsafe { store::<thread::Result<T>>(payload, result) };
+    // SAFETY: as above.
+    unsafe { keep_result(fiber, parent, result) };
 
     if !fiber.header().ended.is_detached() {
-        let after = AfterSwitch::Ended;
+        let after = match parent.children() {
+            None => AfterSwitch::Ended,
+            Some(children) => AfterSwitch::ChildEnded(children),
+        };
         // SAFETY: this fiber is the one that runs. Nothing on the stack needs dropping any more, so
         // never being resumed is fine.
         unsafe { park::suspend(fiber, &after) };
@@ -184,9 +242,44 @@ where
     if unsafe { destroy_locals(fiber) }.is_err() {
         result_panicked();
     }
+    if let Some(children) = parent.children() {
+        let after = AfterSwitch::FreeChild(children);
+        // SAFETY: as above.
+        unsafe { park::suspend(fiber, &after) };
+        unreachable!("a fiber that is over was resumed");
+    }
     // SAFETY: the last thing before the return, and so before the last switch.
     unsafe { sanitize::before_end(fiber.header().thread.get(), fiber.header().sanitize.get()) };
     FREE as *const AfterSwitch<'static> as usize
+}
+
+/// # Safety
+/// The fiber's payload is free, `T` is its result type, and the caller is its holder.
+#[inline(always)]
+unsafe fn keep_result<T, P: Parent>(fiber: FiberPtr, parent: P, result: thread::Result<T>) {
+    fiber.header().panicked.set(result.is_err());
+    if let (Some(children), Err(_)) = (parent.children(), &result) {
+        children.panicked();
+    }
+    // SAFETY: the caller's promise.
+    unsafe { store::<thread::Result<T>>(fiber.header().payload, result) };
+}
+
+/// Runs the closure of a fresh fiber right here, on the caller's stack, and keeps its result. The
+/// fiber itself never runs.
+///
+/// # Safety
+/// `create_child::<F, T, P>` made the fiber, it is fresh, and the caller is its holder.
+pub(crate) unsafe fn run_here<F, T, P>(fiber: FiberPtr)
+where
+    F: FnOnce() -> T,
+    P: Parent,
+{
+    // SAFETY: the caller's promise. This reads the closure, once, and so frees the payload.
+    let (f, parent) = unsafe { load::<(F, P)>(fiber.header().payload) };
+    let result = catch_unwind(AssertUnwindSafe(f));
+    // SAFETY: as above.
+    unsafe { keep_result(fiber, parent, result) };
 }
 
 /// Destroys the fiber-local values here, on the fiber and its thread: whoever drops the header may
@@ -223,10 +316,10 @@ unsafe fn destroy_locals_slow(locals: *mut Locals) -> thread::Result<()> {
 /// Drops the closure of a fiber that will never run.
 ///
 /// # Safety
-/// `F` is the fiber's closure type, and the fiber is fresh.
+/// `F` is the closure type of the fiber, which was made by [`create`] and is fresh.
 pub(crate) unsafe fn discard<F>(fiber: FiberPtr) {
     // SAFETY: the caller's promise.
-    drop(unsafe { load::<F>(fiber.header().payload) });
+    drop(unsafe { load::<(F, NoParent)>(fiber.header().payload) });
 }
 
 /// Takes the result of a fiber that has ended.

@@ -22,7 +22,7 @@
 //!
 //! | field                                        | by whom                                       |
 //! |----------------------------------------------|-----------------------------------------------|
-//! | `context`, `next`, `waiting`, `no_suspend`   | the holder                                    |
+//! | `context`, `next`, `waiting`, `no_suspend`, `bounds` | the holder                            |
 //! | `locals`                                     | the fiber itself                              |
 //! | `payload` (the memory)                       | the holder; the join handle once `ended` is set |
 //! | `token`, `ended`, `refs`, `cancel`, `home`   | any thread that keeps the fiber alive         |
@@ -42,7 +42,7 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use super::local::Locals;
 use super::pending::PendingPtr;
-use super::{Cancel, OnCancel, Signal};
+use super::{Bounds, Cancel, OnCancel, Signal};
 use crate::arch::Context;
 use crate::stack::Stack;
 use crate::stack::sanitize;
@@ -83,6 +83,8 @@ pub(crate) struct Header {
     pub(crate) no_suspend: Cell<u32>,
     /// Requests to end early.
     pub(crate) cancel: Cancel,
+    /// The calls of `timeout` and `shield` that it is in.
+    pub(crate) bounds: Bounds,
     /// Whether the closure panicked; for statistics.
     pub(crate) panicked: Cell<bool>,
     /// The thread pointer of a fiber that owns its thread-locals; 0 for every other kind. Reserved.

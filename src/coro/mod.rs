@@ -13,7 +13,10 @@
 //! | `header.rs`  | the header, its layout at the top of the stack, who may touch what      |
 //! | `signal.rs`  | the one word a fiber or thread waits on (pure, model-checked)           |
 //! | `thread.rs`  | the same wait for a plain thread                                        |
+//! | `task.rs`    | the same wait for a future                                              |
 //! | `cancel.rs`  | requests to end early (pure, model-checked)                             |
+//! | `bounds.rs`  | the calls of `timeout` and `shield` that a fiber is in                  |
+//! | `children.rs` | the fibers of a scope, counted (pure, model-checked)                   |
 //! | `entry.rs`   | making a fiber from a closure; its first and its last step              |
 //! | `park.rs`    | [`AfterSwitch`], `suspend` and `resume`                                 |
 //! | `pending.rs` | an op in flight: the op, its outcome and the fiber that waits for it    |
@@ -24,7 +27,9 @@
 //! Words: a fiber is *fresh* until it first runs, then *started*. Fresh fibers may move between
 //! workers; a started fiber stays on the worker that started it (its *home*).
 
+pub(crate) mod bounds;
 mod cancel;
+mod children;
 pub(crate) mod entry;
 pub(crate) mod header;
 pub(crate) mod list;
@@ -32,10 +37,13 @@ pub(crate) mod local;
 pub(crate) mod park;
 pub(crate) mod pending;
 pub(crate) mod signal;
+pub(crate) mod task;
 pub(crate) mod thread;
 pub(crate) mod timer;
 
+pub(crate) use bounds::{Bound, Bounds};
 pub(crate) use cancel::Cancel;
+pub(crate) use children::Children;
 pub(crate) use header::{FiberPtr, Header};
 pub(crate) use list::FiberList;
 pub(crate) use park::{AfterSwitch, OnCancel, Wait};

@@ -1,5 +1,6 @@
 //! A deadline in a worker's timer heap (`sched/timers.rs`); lies on the waiting fiber's stack.
 
+use super::bounds::Bound;
 use super::header::FiberPtr;
 use std::cell::Cell;
 use std::ptr::NonNull;
@@ -13,13 +14,20 @@ pub(crate) struct Timer {
     pub(crate) deadline_ns: u64,
     /// Whose wait it ends.
     pub(crate) fiber: FiberPtr,
+    /// The bound whose deadline it is; without one, it is that of the wait itself.
+    bound: Option<NonNull<Bound>>,
     /// Its place in the heap, so that it can be removed.
     index: Cell<usize>,
 }
 
 impl Timer {
     pub(crate) fn new(deadline_ns: u64, fiber: FiberPtr) -> Self {
-        Self { deadline_ns, fiber, index: Cell::new(OUT) }
+        Self { deadline_ns, fiber, bound: None, index: Cell::new(OUT) }
+    }
+
+    /// The timer of a bound's deadline. The bound has to stay where it is while this is armed.
+    pub(crate) fn of_bound(deadline_ns: u64, fiber: FiberPtr, bound: &Bound) -> Self {
+        Self { deadline_ns, fiber, bound: Some(NonNull::from(bound)), index: Cell::new(OUT) }
     }
 
     pub(crate) fn in_heap(&self) -> bool {
@@ -57,6 +65,19 @@ impl TimerPtr {
 
     pub(crate) fn fiber(&self) -> FiberPtr {
         self.timer().fiber
+    }
+
+    /// Expires the bound whose timer this is; `false` if it is that of a wait.
+    ///
+    /// # Safety
+    /// The bound is where it was when the timer was made, as it is while the timer is armed.
+    pub(crate) unsafe fn expire_bound(&self) -> bool {
+        // SAFETY: the caller's promise.
+        self.timer().bound.map(|bound| unsafe { bound.as_ref() }.expire()).is_some()
+    }
+
+    pub(crate) fn is_of_bound(&self) -> bool {
+        self.timer().bound.is_some()
     }
 
     pub(crate) fn index(&self) -> usize {

@@ -1,9 +1,10 @@
 //! Starting fibers.
 
 use super::JoinHandle;
-use crate::coro::entry;
-use crate::sched::{Shared, current};
-use crate::stack;
+use crate::coro::{FiberPtr, entry};
+use crate::sched::{Shared, Worker, current};
+use crate::scope::{Scope, ScopedJoinHandle};
+use crate::stack::{self, Stack};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -83,7 +84,7 @@ where
 
 #[cold]
 #[track_caller]
-fn no_runtime(what: &str) -> ! {
+pub(crate) fn no_runtime(what: &str) -> ! {
     panic!(
         "ramie::{what} was called outside of a runtime: call it inside Runtime::run (or under \
          #[ramie::main]), or use Handle::spawn"
@@ -92,7 +93,7 @@ fn no_runtime(what: &str) -> ! {
 
 #[cold]
 #[track_caller]
-fn no_stack(error: &io::Error) -> ! {
+pub(crate) fn no_stack(error: &io::Error) -> ! {
     panic!("failed to spawn a fiber: {error}")
 }
 
@@ -163,20 +164,52 @@ impl Builder {
             self.check_worker(shared)?;
             shared.ensure_started(index)?;
         }
-        let fiber = match self.stack_bytes {
-            Some(bytes) => {
-                let stack = stack::Pool::get(bytes)?.alloc()?;
-                worker.create_on(stack, self.name, f)
-            }
+        let fiber = match self.stack()? {
+            Some(stack) => worker.create_on(stack, self.name, f),
             None => worker.create(self.name, f)?,
         };
         let handle = JoinHandle::new(fiber);
-        match self.worker {
-            None => worker.push_fresh(fiber),
-            Some(index) if index == worker.index() => worker.push_ready(fiber),
-            Some(index) => shared.give(index, fiber),
-        }
+        publish(worker, self.worker, fiber);
         Ok(handle)
+    }
+
+    /// Spawns the fiber in a scope, as [`Scope::spawn`] does.
+    ///
+    /// # Errors
+    /// As [`spawn`](Self::spawn); also if the scope was opened outside of a runtime.
+    ///
+    /// # Examples
+    /// ```
+    /// ramie::Runtime::new()?.run(|| {
+    ///     let text = String::from("borrowed");
+    ///     ramie::scope(|s| {
+    ///         let builder = ramie::Builder::new().name("child".into());
+    ///         let fiber = builder.spawn_scoped(s, || text.len()).unwrap();
+    ///         assert_eq!(fiber.fiber().name(), Some("child"));
+    ///         assert_eq!(fiber.join().unwrap(), 8);
+    ///     });
+    /// });
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn spawn_scoped<'scope, 'env, F, T>(
+        self,
+        scope: &'scope Scope<'scope, 'env>,
+        f: F,
+    ) -> io::Result<ScopedJoinHandle<'scope, T>>
+    where
+        F: FnOnce() -> T + Send + 'scope,
+        T: Send + 'scope,
+    {
+        let Some(worker) = current::worker() else {
+            return Err(io::Error::other("Builder::spawn_scoped was called outside of a runtime"));
+        };
+        if let Some(index) = self.worker {
+            self.check_worker(worker.shared())?;
+            worker.shared().ensure_started(index)?;
+        }
+        let stack = self.stack()?;
+        let index = self.worker;
+        scope.start(worker, stack, self.name, f, |worker, fiber| publish(worker, index, fiber))
     }
 
     /// Spawns the fiber on the calling worker; nothing has to be [`Send`].
@@ -197,15 +230,17 @@ impl Builder {
                 "spawn_local starts a fiber on the calling worker and on no other",
             ));
         }
-        let fiber = match self.stack_bytes {
-            Some(bytes) => {
-                let stack = stack::Pool::get(bytes)?.alloc()?;
-                worker.create_on(stack, self.name, f)
-            }
+        let fiber = match self.stack()? {
+            Some(stack) => worker.create_on(stack, self.name, f),
             None => worker.create(self.name, f)?,
         };
         worker.push_ready(fiber);
         Ok(JoinHandle::new(fiber))
+    }
+
+    /// A stack of the size asked for, if one was.
+    fn stack(&self) -> io::Result<Option<Stack>> {
+        self.stack_bytes.map(|bytes| stack::Pool::get(bytes)?.alloc()).transpose()
     }
 
     fn check_worker(&self, shared: &Shared) -> io::Result<()> {
@@ -216,6 +251,15 @@ impl Builder {
             )),
             _ => Ok(()),
         }
+    }
+}
+
+/// Publishes a fresh fiber: to any worker, or to the one asked for, which has been started.
+fn publish(worker: &Worker, index: Option<usize>, fiber: FiberPtr) {
+    match index {
+        None => worker.push_fresh(fiber),
+        Some(index) if index == worker.index() => worker.push_ready(fiber),
+        Some(index) => worker.shared().give(index, fiber),
     }
 }
 

@@ -10,11 +10,14 @@
 #![forbid(unsafe_code)]
 
 mod cancel;
+mod channel;
+mod children;
 mod idle;
 mod inbox;
 mod signal;
 mod sleep;
 mod sync;
+mod task;
 
 use loom::model::Builder;
 

@@ -1,7 +1,7 @@
 //! `sync`: queues of waiters (`sync/wait.rs`), and the locks that are made of them. A wait that
 //! never ends is found by the model of waiting in `sync/block.rs`.
 
-use super::must_fail;
+use super::{check, must_fail};
 use crate::coro::OnCancel;
 use crate::sync::wait::{Locked, Node, Queue, Waited, Waiter, wait_in};
 use crate::sync::{Condvar, Event, Mutex, RwLock};
@@ -15,14 +15,10 @@ use loom::thread;
 use std::pin::pin;
 use std::ptr;
 
-fn check(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
-    IS_CANARY.set(false);
-    super::check(preemptions, model);
-}
-
 fn must_lose_a_wake_up(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
     IS_CANARY.set(true);
     must_fail(preemptions, "a wake-up is lost", model);
+    IS_CANARY.set(false);
 }
 
 /// A deadline that comes at any time.

@@ -3,10 +3,13 @@
 //! Invariants.
 //! 1. The thread's slot (`arch::get_current`) holds the address of its worker while that worker's
 //!    loop is on the thread's stack, and 0 otherwise: `enter` sets it, and the loop is left by
-//!    `Entered::leave` or not at all.
+//!    `Entered::leave` or not at all. A thread that destroys its thread-local values inside the
+//!    loop (`exit` was called there) does not come back to the loop: `forget` empties the slot, and
+//!    what still runs on the fiber's stack counts as a plain thread's.
 //! 2. A worker has one address from its first loop until it is dropped, and is not dropped while
 //!    its loop runs, since the loop borrows it. Worker 0 lies in an `Rc`, the others on their
-//!    threads' stacks.
+//!    threads' stacks. (`exit` inside the loop may drop worker 0, if its runtime is a thread-local
+//!    value; `enter` lays a marker that goes before that one, so the slot is empty by then.)
 //! 3. A fiber runs only inside its home worker's loop. A fiber that is suspended when that worker
 //!    is dropped is never resumed.
 
@@ -25,13 +28,6 @@ pub(crate) fn worker<'a>() -> Option<&'a Worker> {
     // worker is alive for as long as the calling code runs (invariants 2 and 3). It is only ever
     // shared.
     unsafe { worker.as_ref() }
-}
-
-/// A number that tells the thread's worker from all others, 0 if it has none. Of a fiber it is the
-/// same for ever.
-#[inline(always)]
-pub(crate) fn worker_token() -> usize {
-    arch::get_current()
 }
 
 /// The fiber that the calling code runs on, with its worker; `None` on a plain thread and inside
@@ -59,6 +55,26 @@ pub(crate) fn suspendable<'a>() -> Option<(&'a Worker, FiberPtr)> {
     Some(found)
 }
 
+/// A number that is this worker's alone, or 0 on a thread that is no worker.
+#[inline(always)]
+pub(crate) fn place() -> usize {
+    arch::get_current()
+}
+
+/// Whether [`suspendable`] would panic.
+#[inline(always)]
+pub(crate) fn must_not_suspend() -> bool {
+    fiber()
+        .is_some_and(|(_, fiber)| fiber.header().no_suspend.get() != 0 && !std::thread::panicking())
+}
+
+/// Whether the calling code runs on a fiber that may suspend, as [`suspendable`] finds out, which
+/// panics where this says no for a `no_suspend` section.
+pub(crate) fn can_suspend() -> bool {
+    fiber()
+        .is_some_and(|(_, fiber)| !std::thread::panicking() && fiber.header().no_suspend.get() == 0)
+}
+
 #[cold]
 #[inline(never)]
 fn suspended_in_no_suspend() -> ! {
@@ -73,6 +89,12 @@ pub(super) fn enter(worker: &Worker) -> Entered {
     assert!(arch::get_current() == 0, "a worker's loop was entered inside another one");
     arch::set_current((worker as *const Worker).expose_provenance());
     Entered(())
+}
+
+/// The thread has begun to destroy its thread-local values; see invariant 1. Another fiber may have
+/// borrowed one of them, so nothing suspends here any more.
+pub(super) fn forget() {
+    arch::set_current(0);
 }
 
 /// See [`enter`]. Ended by `leave`; nothing but a panic drops it.

@@ -22,16 +22,10 @@ mod real {
     #[inline(always)]
     pub(in crate::sync) fn fence_for_loom() {}
 
-    /// Which worker the caller runs on, 0 if none.
-    #[inline]
-    pub(in crate::sync) fn worker_token() -> usize {
-        current::worker_token()
-    }
-
     /// Whether waiting blocks a worker with all its fibers: its thread unwinds.
     #[inline]
     pub(in crate::sync) fn blocks_worker() -> bool {
-        std::thread::panicking() && current::worker_token() != 0
+        std::thread::panicking() && current::place() != 0
     }
 
     /// Whether the runtime of the calling fiber shuts down: no deadline is waited for any more.
@@ -57,11 +51,45 @@ mod real {
         }
     }
 
-    /// A cancel request is reported to the caller.
-    pub(in crate::sync) fn report_request() {
-        if let Some((_, fiber)) = current::fiber() {
-            fiber.header().cancel.reported();
+    /// What has ended a wait early is reported to the caller.
+    pub(in crate::sync) fn report() {
+        match current::fiber() {
+            Some((_, fiber)) => sched::cancel::report(fiber),
+            None => _ = sched::cancel::refuses_on_thread(),
         }
+    }
+
+    /// Whether `may_wait` would panic; for callers who hold a lock.
+    #[inline]
+    pub(in crate::sync) fn must_not_wait() -> bool {
+        current::must_not_suspend()
+    }
+
+    /// Where the caller runs: differs between workers. All plain threads are one place, 0.
+    #[inline]
+    pub(in crate::sync) fn place() -> usize {
+        current::place()
+    }
+
+    /// Gives others a moment, on this worker or elsewhere. Returns whether to look again: a few
+    /// times, some microseconds all together.
+    pub(in crate::sync) fn linger(round: u32) -> bool {
+        if let Some((worker, _)) = current::suspendable()
+            && worker.has_others()
+        {
+            if round >= 2 {
+                return false;
+            }
+            sched::submit::yield_now();
+            return true;
+        }
+        if round > 8 {
+            return false;
+        }
+        for _ in 0..1 << round {
+            std::hint::spin_loop();
+        }
+        true
     }
 
     /// As [`sched::wait`].
@@ -132,10 +160,6 @@ mod model {
 
     pub(in crate::sync) fn may_wait() {}
 
-    pub(in crate::sync) fn worker_token() -> usize {
-        0
-    }
-
     pub(in crate::sync) fn blocks_worker() -> bool {
         false
     }
@@ -150,7 +174,20 @@ mod model {
 
     pub(in crate::sync) fn ended_early() {}
 
-    pub(in crate::sync) fn report_request() {}
+    pub(in crate::sync) fn report() {}
+
+    /// Everybody is in one place: nobody lingers.
+    pub(in crate::sync) fn place() -> usize {
+        0
+    }
+
+    pub(in crate::sync) fn linger(_: u32) -> bool {
+        false
+    }
+
+    pub(in crate::sync) fn must_not_wait() -> bool {
+        false
+    }
 
     /// A deadline may come at any time: the model takes it to come at once.
     pub(in crate::sync) fn wait(signal: &Signal, deadline_ns: Option<u64>, _: OnCancel) -> bool {

@@ -100,7 +100,7 @@ impl Event {
             return true;
         }
         if deadline_ns.is_none_or(|deadline_ns| clock::now_ns() < deadline_ns) {
-            block::report_request();
+            block::report();
         }
         false
     }

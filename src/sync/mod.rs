@@ -3,7 +3,7 @@
 //! What std has is here under the same names, with the same signatures, errors and poisoning, so
 //! that `use ramie::sync::...` takes the place of `use std::sync::...`. A fiber that has to wait
 //! suspends, and a thread blocks; either may wake the other. And there are [`Semaphore`],
-//! [`Event`], [`WaitGroup`] and [`futex`].
+//! [`Event`], [`WaitGroup`], [`mpmc`] and [`futex`].
 //!
 //! - A wait needs no memory but the waiter's own stack, and a wake between fibers of one worker no
 //!   system call.
@@ -24,17 +24,21 @@
 // | `block.rs`      | how they wait and wake: by the scheduler, or the model checker  |
 // | `raw.rs`        | the lock inside a mutex; `raw_rw.rs`, inside an `RwLock`        |
 // | `poison.rs`     | poisoning                                                       |
+// | `chan/`         | what `mpsc` and `mpmc` are made of                              |
 //
 // The rest is one file per type.
 
 mod barrier;
 mod block;
+pub(crate) mod chan;
 mod condvar;
 mod event;
 #[cfg(not(all(test, loom)))]
 pub mod futex;
 mod lazy_lock;
-mod lock;
+pub(crate) mod lock;
+pub mod mpmc;
+pub mod mpsc;
 mod mutex;
 mod once;
 mod once_lock;
@@ -43,7 +47,6 @@ pub(crate) mod raw;
 pub(crate) mod raw_rw;
 mod rwlock;
 mod semaphore;
-#[allow(dead_code, reason = "channels use the rest")]
 pub(crate) mod wait;
 mod wait_group;
 

@@ -73,14 +73,14 @@ impl RawMutex {
         if !self.take() {
             self.lock_slow();
         }
-        self.owner.store(block::worker_token(), Ordering::Relaxed);
+        self.owner.store(block::place(), Ordering::Relaxed);
     }
 
     #[inline]
     pub(super) fn try_lock(&self) -> bool {
         let locked = self.take();
         if locked {
-            self.owner.store(block::worker_token(), Ordering::Relaxed);
+            self.owner.store(block::place(), Ordering::Relaxed);
         }
         locked
     }
@@ -115,7 +115,7 @@ impl RawMutex {
         let mut woken = 0;
         let mut overtaken = 0;
         while !self.spin(woken) {
-            let slot = Slot { handed: Cell::new(false), worker: block::worker_token() };
+            let slot = Slot { handed: Cell::new(false), worker: block::place() };
             let waiter = pin!(Waiter::new());
             let node = Node::new(waiter.as_ref(), 1, (&raw const slot).cast_mut().cast());
             let node = pin!(node);
@@ -164,7 +164,7 @@ impl RawMutex {
 
     /// Tries for a moment. Returns whether it has taken the lock.
     fn spin(&self, woken: u32) -> bool {
-        let me = block::worker_token();
+        let me = block::place();
         let mut rounds = 0;
         loop {
             if self.state.load(Ordering::Relaxed) == 0 && self.take() {
@@ -193,7 +193,7 @@ impl RawMutex {
         const PAUSE: Duration = Duration::from_micros(50);
         /// Far longer than it takes from taking the lock to saying who has it.
         const CERTAIN: Duration = Duration::from_secs(2);
-        let me = block::worker_token();
+        let me = block::place();
         let mut certain_ns = clock::deadline_ns(CERTAIN);
         while !self.take() {
             if self.owner.load(Ordering::Relaxed) != me {

@@ -293,7 +293,7 @@ impl Semaphore {
         if deadline_ns.is_some_and(|deadline_ns| clock::now_ns() >= deadline_ns) {
             return Err(AcquireError(Why::TimedOut));
         }
-        block::report_request();
+        block::report();
         Err(AcquireError(Why::Cancelled))
     }
 }

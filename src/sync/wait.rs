@@ -57,6 +57,8 @@ pub(crate) struct Waiter {
     signal: Signal,
     /// `WAITING`, `WITHDRAWN`, or the token of the node by which it was claimed.
     selected: AtomicUsize,
+    /// See `Waiter::only`.
+    only: bool,
     _pinned: PhantomPinned,
 }
 
@@ -68,7 +70,30 @@ impl Waiter {
     #[inline]
     pub(crate) fn new() -> Self {
         block::may_wait();
-        Self { signal: Signal::new(), selected: AtomicUsize::new(WAITING), _pinned: PhantomPinned }
+        Self::unchecked()
+    }
+
+    /// As `new`, for a caller who knows that [`block::must_not_wait`] does not hold.
+    #[inline]
+    pub(crate) fn unchecked() -> Self {
+        Self {
+            signal: Signal::new(),
+            selected: AtomicUsize::new(WAITING),
+            only: false,
+            _pinned: PhantomPinned,
+        }
+    }
+
+    /// As `unchecked`, for a waiter in a single queue: whoever takes its node out of that queue has
+    /// claimed it, so that a claim costs no atomic operation.
+    ///
+    /// # Safety
+    /// It gets one node, which is put into one queue, once; and it waits by `wait_only`.
+    #[inline]
+    pub(crate) unsafe fn only() -> Self {
+        let mut waiter = Self::unchecked();
+        waiter.only = true;
+        waiter
     }
 
     /// Decides how the wait ends, if nobody has done so.
@@ -77,6 +102,17 @@ impl Waiter {
         // AcqRel: a waiter that withdraws sees what the waker of a lost race has done, and the
         // other way round. What is handed over is ordered by the signal.
         self.selected.compare_exchange(WAITING, token, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// As `claim`, by somebody who holds the lock of a queue in which the waiter is.
+    #[inline]
+    fn claim_in_queue(&self, token: usize) -> bool {
+        if self.only {
+            // Nobody but those who hold that lock decides (`Waiter::only`).
+            self.selected.store(token, Ordering::Relaxed);
+            return true;
+        }
+        self.claim(token)
     }
 
     /// Waits until it is claimed and woken, and returns the token of the node by which it was; or
@@ -91,15 +127,31 @@ impl Waiter {
         deadline_ns: Option<u64>,
         on_cancel: OnCancel,
     ) -> Option<usize> {
-        let deadline_ns = match (deadline_ns, on_cancel) {
-            // The end of a runtime ends the waits that have a deadline.
-            (None, OnCancel::End) => Some(clock::NEVER),
-            _ => deadline_ns,
-        };
-        if !block::wait(&self.signal, deadline_ns, on_cancel) {
+        if !block::wait(&self.signal, with_an_end(deadline_ns, on_cancel), on_cancel) {
             return self.withdraw();
         }
         Some(self.selected.load(Ordering::Relaxed))
+    }
+
+    /// As `wait`, for a waiter made by `only`. `leave` takes its node out of the queue, under the
+    /// lock, and says whether it was there. Returns whether it was claimed and woken.
+    #[inline]
+    pub(crate) fn wait_only(
+        self: Pin<&Self>,
+        deadline_ns: Option<u64>,
+        on_cancel: OnCancel,
+        leave: impl FnOnce() -> bool,
+    ) -> bool {
+        debug_assert!(self.only);
+        if block::wait(&self.signal, with_an_end(deadline_ns, on_cancel), on_cancel) {
+            return true;
+        }
+        if leave() {
+            return false;
+        }
+        // The waker is about to set the signal.
+        while !block::wait(&self.signal, None, OnCancel::Ignore) {}
+        true
     }
 
     /// Ends a wait that has not begun, or has ended without a wake: afterwards it cannot be claimed
@@ -111,6 +163,15 @@ impl Waiter {
         // The waker is about to set the signal.
         while !block::wait(&self.signal, None, OnCancel::Ignore) {}
         Some(self.selected.load(Ordering::Relaxed))
+    }
+}
+
+/// The end of a runtime ends the waits that have a deadline, so those that it is to end get one.
+#[inline]
+fn with_an_end(deadline_ns: Option<u64>, on_cancel: OnCancel) -> Option<u64> {
+    match (deadline_ns, on_cancel) {
+        (None, OnCancel::End) => Some(clock::NEVER),
+        _ => deadline_ns,
     }
 }
 
@@ -283,7 +344,7 @@ impl Queue {
                 return None;
             }
             // First the claim, while the node is in the queue and so cannot go (invariant 3).
-            if waits && node.waiter.claim(node.token) {
+            if waits && node.waiter.claim_in_queue(node.token) {
                 self.unlink(node, CLAIMED);
                 return Some(Claimed(node));
             }
@@ -302,7 +363,7 @@ impl Queue {
         // SAFETY: nodes in the queue are alive (invariant 2).
         while let Some(node) = unsafe { at.as_ref() } {
             at = node.next.get();
-            if wanted(node.token, node.slot) && node.waiter.claim(node.token) {
+            if wanted(node.token, node.slot) && node.waiter.claim_in_queue(node.token) {
                 self.unlink(node, CLAIMED);
                 return Some(Claimed(node));
             }
@@ -351,6 +412,7 @@ impl Claimed {
     }
 
     /// Which of its waiter's nodes was claimed.
+    #[allow(dead_code, reason = "`select` is to ask this")]
     #[inline]
     pub(crate) fn token(&self) -> usize {
         // SAFETY: as in `slot`.
@@ -469,105 +531,4 @@ pub(crate) fn wait_in<T>(
 }
 
 #[cfg(all(test, not(loom)))]
-mod tests {
-    use super::*;
-    use std::cell::Cell;
-    use std::sync::Arc;
-    use std::time::Duration;
-
-    /// What is handed over goes to the one who waits longest, and arrives.
-    #[test]
-    fn first_come_first_served() {
-        let queue = Arc::new(Locked::new(Queue::new()));
-        let mut threads = Vec::new();
-        for index in 0..3 {
-            let shared = Arc::clone(&queue);
-            threads.push(std::thread::spawn(move || {
-                let slot = Cell::new(0_usize);
-                let waiter = pin!(Waiter::new());
-                let node = pin!(Node::new(waiter.as_ref(), 7, (&raw const slot).cast_mut().cast()));
-                shared.lock().push(node.as_ref());
-                assert_eq!(waiter.as_ref().wait(None, OnCancel::Ignore), Some(7));
-                assert_eq!(slot.get(), index);
-            }));
-            while length(&queue) != index + 1 {
-                std::thread::yield_now();
-            }
-        }
-        for index in 0..3 {
-            let claimed = queue.lock().claim_first().unwrap();
-            assert_eq!(claimed.token(), 7);
-            // SAFETY: the waiter's `slot`, until it is woken.
-            unsafe { (*claimed.slot().cast::<Cell<usize>>()).set(index) };
-            claimed.wake();
-        }
-        assert!(queue.lock().claim_first().is_none());
-        for thread in threads {
-            thread.join().unwrap();
-        }
-    }
-
-    fn length(queue: &Locked<Queue>) -> usize {
-        let queue = queue.lock();
-        let mut length = 0;
-        let mut at = queue.head;
-        // SAFETY: nodes in a locked queue are alive.
-        while let Some(node) = unsafe { at.as_ref() } {
-            length += 1;
-            at = node.next.get();
-        }
-        length
-    }
-
-    /// One waiter in two queues: the first claim wins, in the other queue it is passed over.
-    #[test]
-    fn claimed_once() {
-        let (one, two) = (Locked::new(Queue::new()), Locked::new(Queue::new()));
-        let waiter = pin!(Waiter::new());
-        let first = pin!(Node::new(waiter.as_ref(), 1, ptr::null_mut()));
-        let second = pin!(Node::new(waiter.as_ref(), 2, ptr::null_mut()));
-        one.lock().push(first.as_ref());
-        two.lock().push(second.as_ref());
-        assert!(!one.lock().remove(second.as_ref()), "it is in the other one");
-        two.lock().claim_first().unwrap().wake();
-        assert!(one.lock().claim_first().is_none());
-        assert_eq!(waiter.as_ref().wait(None, OnCancel::Ignore), Some(2));
-        assert!(!one.lock().remove(first.as_ref()) && !two.lock().remove(second.as_ref()));
-    }
-
-    /// One that gives up is not handed anything, from whichever place it leaves.
-    #[test]
-    fn withdrawn_is_passed_over() {
-        let queue = Locked::new(Queue::new());
-        for leaves in 0..3 {
-            let waiters = [pin!(Waiter::new()), pin!(Waiter::new()), pin!(Waiter::new())];
-            let [a, b, c] = &waiters;
-            let a_node = pin!(Node::new(a.as_ref(), 1, ptr::null_mut()));
-            let b_node = pin!(Node::new(b.as_ref(), 2, ptr::null_mut()));
-            let c_node = pin!(Node::new(c.as_ref(), 3, ptr::null_mut()));
-            let nodes = [a_node.as_ref(), b_node.as_ref(), c_node.as_ref()];
-            for node in nodes {
-                queue.lock().push(node);
-            }
-            let soon = clock::deadline_ns(Duration::from_millis(1));
-            assert_eq!(waiters[leaves].as_ref().wait(Some(soon), OnCancel::Ignore), None);
-            assert!(queue.lock().remove(nodes[leaves]));
-            assert!(!queue.lock().remove(nodes[leaves]));
-            let all = queue.lock().claim_all();
-            assert_eq!(all.len(), 2);
-            let tokens: Vec<_> = all.map(|claimed| claimed.token()).collect();
-            let expected: Vec<_> = (0..3).filter(|at| *at != leaves).map(|at| at + 1).collect();
-            assert_eq!(tokens, expected);
-            assert!(queue.lock().is_empty());
-        }
-    }
-
-    #[test]
-    fn a_wait_that_is_not_begun() {
-        let queue = Locked::new(Queue::new());
-        assert_eq!(wait_in(&queue, |q| q, None, OnCancel::Ignore, |_| false), Waited::Not);
-        let soon = Some(clock::deadline_ns(Duration::from_millis(1)));
-        assert_eq!(wait_in(&queue, |q| q, soon, OnCancel::Ignore, |_| true), Waited::GaveUp);
-        assert!(queue.lock().is_empty());
-    }
-}
+mod tests;

@@ -1,0 +1,41 @@
+//! Fibers with a parent: what a worker does for a scope.
+
+use super::Worker;
+use super::remote::bump;
+use super::submit::wake_waiter;
+use crate::coro::entry::{self, ChildOf};
+use crate::coro::{Children, FiberPtr};
+use crate::stack::Stack;
+use std::io;
+use std::sync::Arc;
+
+impl Worker {
+    /// Makes a fresh fiber with a parent, on a stack of the caller's or one of the usual kind; the
+    /// caller publishes it.
+    #[inline]
+    pub(crate) fn create_child<F, T>(
+        &self,
+        stack: Option<Stack>,
+        name: Option<Arc<str>>,
+        f: F,
+        parent: ChildOf,
+    ) -> io::Result<FiberPtr>
+    where
+        F: FnOnce() -> T,
+    {
+        let stack = match stack {
+            Some(stack) => stack,
+            None => self.stacks.borrow_mut().alloc()?,
+        };
+        bump(&self.remote.spawned);
+        Ok(entry::create_child(stack, self.next_id(), name, f, parent))
+    }
+
+    /// A fresh child of this worker's has come to its end without having been started
+    /// (`entry::run_here`), and nobody else knows it yet.
+    pub(crate) fn ended_here(&self, fiber: FiberPtr, children: &Children) {
+        self.count_start(); // of those that have ended here, each has started here
+        self.ended(fiber);
+        wake_waiter(children.ended());
+    }
+}
