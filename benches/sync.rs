@@ -2,7 +2,7 @@
 //!
 //! *alone*: one thread or fiber, nobody else. *contended*: 100 fibers add 10,000 times each to one
 //! number behind a mutex, on one worker and on two; the figure is the whole time over the number of
-//! additions. The limits were measured with std's lock under two threads that do the same.
+//! additions. The peer is std's lock: alone, and under two threads that do the same.
 
 mod common;
 

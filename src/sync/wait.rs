@@ -355,6 +355,7 @@ impl Queue {
 
     /// Claims the first waiter that can be claimed among those of which `wanted` says so, and takes
     /// it out. The others stay.
+    #[allow(dead_code, reason = "for `futex`, which the models leave out")]
     pub(crate) fn claim_among(
         &mut self,
         wanted: impl Fn(usize, *mut ()) -> bool,
