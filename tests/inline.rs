@@ -261,7 +261,8 @@ contract! {
     fn direct_reads_stay_whole() {
         let dir = TempDir::new();
         let path = file(dir.path(), &bytes(16_384));
-        let direct = ramie::fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(path);
+        let mut options = ramie::fs::OpenOptions::new();
+        let direct = options.read(true).custom_flags(libc::O_DIRECT).open(path);
         let Ok(file) = direct else { return }; // this file system knows none
         #[repr(align(4096))]
         struct Block([u8; 8192]);
@@ -286,7 +287,8 @@ contract! {
         ];
         for round in rounds {
             for _ in 0..20 {
-                let file = ramie::fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+                let mut options = ramie::fs::OpenOptions::new();
+                let file = options.read(true).write(true).open(&path).unwrap();
                 file.lock().unwrap();
                 round(&file);
                 drop(file);

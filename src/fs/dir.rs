@@ -17,7 +17,7 @@ use std::sync::Arc;
 use super::cstr::with_cstr;
 use super::metadata::{FileType, Metadata, statx};
 use super::retry;
-use crate::op::{Habit, Op, decode::decode};
+use crate::op::{Op, decode::decode};
 use crate::sched::{Detach, blocking, submit_fd};
 use crate::sys::path::getdents64;
 
@@ -108,7 +108,7 @@ pub(super) fn open_dir(dir: Option<&OwnedFd>, path: &CStr, follow: bool) -> io::
 /// ```
 pub fn read_dir<P: AsRef<Path>>(path: P) -> io::Result<ReadDir> {
     let root = path.as_ref().to_path_buf();
-    let fd = Detach::new(with_cstr(&root, |path| open_dir(None, path, true))?, Habit::new());
+    let fd = Detach::new(with_cstr(&root, |path| open_dir(None, path, true))?);
     Ok(ReadDir { dir: Arc::new(Dir { root, fd }), records: Records::new(), ended: false })
 }
 

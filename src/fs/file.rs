@@ -329,7 +329,7 @@ impl IntoRawFd for File {
 impl File {
     fn new(file: std::fs::File, habit: Habit, fifo: u8) -> Self {
         File {
-            inner: Detach::new(file, habit),
+            inner: Detach::with_habit(file, habit),
             has_offsets: AtomicBool::new(false),
             fifo: AtomicU8::new(fifo),
         }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crate::op::{Habit, IOV_MAX, MAX_TRANSFER, Op};
+use crate::op::{IOV_MAX, MAX_TRANSFER, Op};
 use crate::sched::{Detach, perform_fd, submit_fd_within, submit_within};
 use crate::sys::socket::{Incoming, Outgoing, SockAddr, take_error};
 
@@ -185,9 +185,9 @@ impl<S: Into<OwnedFd> + AsFd> Socket<S> {
 
 /// Its ops go through the ring, which then may hold on to the socket for a moment.
 fn detach<S: Into<OwnedFd>>(inner: S) -> Detach<S> {
-    let habit = Habit::new();
-    habit.set_ringed();
-    Detach::new(inner, habit)
+    let socket = Detach::new(inner);
+    socket.habit().set_ringed();
+    socket
 }
 
 /// What std reports when a timeout of the socket has run out.

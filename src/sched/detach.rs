@@ -16,7 +16,11 @@ pub(crate) struct Detach<T: Into<OwnedFd>> {
 }
 
 impl<T: Into<OwnedFd>> Detach<T> {
-    pub(crate) fn new(inner: T, habit: Habit) -> Self {
+    pub(crate) fn new(inner: T) -> Self {
+        Self::with_habit(inner, Habit::new())
+    }
+
+    pub(crate) fn with_habit(inner: T, habit: Habit) -> Self {
         Detach { inner: Some(inner), habit }
     }
 

@@ -9,6 +9,7 @@
 //! | `detach.rs`   | an owner of a descriptor whose drop does not wait                         |
 //! | `worker.rs`   | a worker: its loop, and what it does for a fiber that left its stack      |
 //! | `children.rs` | fibers with a parent                                                      |
+//! | `ends.rs`     | what a worker does for a fiber that has ended                             |
 //! | `search.rs`   | an idle worker: looking for work, and sleeping when there is none         |
 //! | `idle.rs`     | who is awake, sleeps, searches: the counters and their transitions        |
 //! | `fresh.rs`    | a worker's fresh fibers, which others may steal                           |
@@ -27,6 +28,7 @@ pub(crate) mod cancel;
 mod children;
 pub(crate) mod current;
 mod detach;
+mod ends;
 pub(crate) mod fresh;
 pub(crate) mod idle;
 pub(crate) mod inbox;

@@ -2,10 +2,10 @@
 //! plain thread, and while the thread unwinds, it blocks the thread.
 
 use super::{Remote, Worker, cancel, current};
-use crate::coro::header::Waiting;
+use crate::coro::header::{BLOCKS, Waiting};
 use crate::coro::{
     AfterSwitch, FiberPtr, OnCancel, Pending, PendingPtr, Signal, Timer, TimerPtr, Wait, Waiter,
-    park, task, thread,
+    park, spans, task, thread,
 };
 use crate::driver::lower::{self, Attempt, Route};
 use crate::op::{Habit, Op, decode, perform};
@@ -13,6 +13,33 @@ use crate::sys::clock;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
+
+/// Switches from the running fiber to the idle context; the fiber leaves its tracing spans for as
+/// long. Does not unwind.
+///
+/// # Safety
+/// As for [`park::suspend`].
+#[inline(always)]
+unsafe fn suspend(fiber: FiberPtr, after: &AfterSwitch<'_>) {
+    if spans::followed() {
+        // SAFETY: the caller's promise.
+        unsafe { suspend_in_spans(fiber, after) };
+    } else {
+        // SAFETY: the caller's promise.
+        unsafe { park::suspend(fiber, after) };
+    }
+}
+
+/// # Safety
+/// As for [`park::suspend`].
+#[cold]
+#[inline(never)]
+unsafe fn suspend_in_spans(fiber: FiberPtr, after: &AfterSwitch<'_>) {
+    let spans = spans::leave(Some(fiber));
+    // SAFETY: the caller's promise.
+    unsafe { park::suspend(fiber, after) };
+    spans.enter_for_good(fiber);
+}
 
 /// Performs one op and returns its result.
 #[inline]
@@ -82,7 +109,7 @@ fn through_driver(fiber: FiberPtr, pending: &Pending<'_>) -> i32 {
     // again (the invariant of `coro/pending.rs`); `pending` is not moved.
     let op = unsafe { PendingPtr::new(pending) };
     // SAFETY: `fiber` is the one that runs here.
-    unsafe { park::suspend(fiber, &AfterSwitch::Submit(op)) };
+    unsafe { suspend(fiber, &AfterSwitch::Submit(op)) };
     let result = pending.outcome();
     if result < 0 && pending.cancel_sent() && decode::is_interrupted(result) {
         // How some operations end that were broken off inside the kernel.
@@ -96,7 +123,7 @@ fn through_driver(fiber: FiberPtr, pending: &Pending<'_>) -> i32 {
 fn attempt(mut worker: &Worker, fiber: FiberPtr, pending: &mut Pending<'_>) -> Attempt {
     if worker.inline().is_spent() {
         // SAFETY: `fiber` is the one that runs here.
-        unsafe { park::suspend(fiber, &AfterSwitch::Breathe) };
+        unsafe { suspend(fiber, &AfterSwitch::Breathe) };
         worker = current::worker().expect("a fiber runs on a worker");
     }
     if worker.refuses(fiber) {
@@ -135,7 +162,7 @@ pub(crate) fn wait(signal: &Signal, deadline_ns: Option<u64>, on_cancel: OnCance
     let timer = deadline_ns.map(|deadline_ns| Timer::new(deadline_ns, fiber));
     let wait = Wait { signal, timer: timer.as_ref(), on_cancel };
     // SAFETY: `fiber` is the one that runs here.
-    unsafe { park::suspend(fiber, &AfterSwitch::Wait(&wait)) };
+    unsafe { suspend(fiber, &AfterSwitch::Wait(&wait)) };
     fiber.header().waiting.set(Waiting::Nothing);
     if let Some(timer) = timer.as_ref().filter(|timer| timer.in_heap()) {
         let worker = current::worker().expect("a fiber runs on a worker");
@@ -145,19 +172,11 @@ pub(crate) fn wait(signal: &Signal, deadline_ns: Option<u64>, on_cancel: OnCance
     signal.is_set()
 }
 
-/// Whether the calling fiber is to end, because of a cancel request, which counts as reported by
-/// this, or because its runtime shuts down. Never where it could not suspend.
+/// Whether the calling code is to end, because of a cancel request or a deadline, which counts as
+/// reported by this, or because its runtime shuts down. Never where it could not suspend.
 pub(crate) fn must_end() -> bool {
-    let Some((worker, fiber)) = current::fiber() else { return false };
-    if std::thread::panicking() {
-        return false;
-    }
-    let cancel = &fiber.header().cancel;
-    let requested = cancel.is_requested_before_wait();
-    if requested {
-        cancel.reported();
-    }
-    requested || worker.is_draining()
+    let blocks = |fiber: FiberPtr| fiber.header().no_suspend.get() & BLOCKS != 0;
+    !current::fiber().is_some_and(|(_, fiber)| blocks(fiber)) && cancel::check().is_err()
 }
 
 /// Makes ready whoever `Signal::set` returned.
@@ -227,7 +246,7 @@ pub(crate) fn yield_now() {
     match current::suspendable() {
         Some((_, fiber)) => {
             // SAFETY: `fiber` is the one that runs here.
-            unsafe { park::suspend(fiber, &AfterSwitch::Yield) };
+            unsafe { suspend(fiber, &AfterSwitch::Yield) };
         }
         None => std::thread::yield_now(),
     }

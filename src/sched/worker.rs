@@ -17,6 +17,7 @@ use super::{Remote, current};
 use crate::coro::header::Waiting;
 use crate::coro::{
     AfterSwitch, FiberList, FiberPtr, OnCancel, PendingPtr, TimerPtr, Wait, Waiter, entry, park,
+    spans,
 };
 use crate::driver::lower::{self, Inline};
 use crate::driver::{self, Caps, Driver};
@@ -54,9 +55,9 @@ pub(crate) struct Worker {
     /// Which of the two queues is asked first; they take turns.
     fresh_first: Cell<bool>,
     /// Set to leave the loop.
-    stop: Cell<bool>,
+    pub(super) stop: Cell<bool>,
     /// The fiber at whose end the loop is left.
-    main: Cell<Option<FiberPtr>>,
+    pub(super) main: Cell<Option<FiberPtr>>,
     /// The runtime shuts down: every op fails at once.
     draining: Cell<bool>,
     /// Goes before any thread-local value that a suspended fiber may have borrowed.
@@ -77,7 +78,7 @@ pub(crate) struct Worker {
     pub(super) driver: RefCell<Driver>,
     pub(super) timers: RefCell<Timers>,
     pub(super) stacks: RefCell<Cache>,
-    sanitize: UnsafeCell<sanitize::ThreadState>,
+    pub(super) sanitize: UnsafeCell<sanitize::ThreadState>,
     pub(super) search: super::search::State,
 }
 
@@ -307,8 +308,10 @@ impl Worker {
         entered.leave();
     }
 
-    /// Runs fibers until `stop`, or until the runtime has stopped, or until `deadline_ns`.
+    /// Runs fibers until `stop`, or until the runtime has stopped, or until `deadline_ns`. The
+    /// thread leaves its tracing spans for as long: they are not its fibers'.
     pub(crate) fn run(&self, deadline_ns: Option<u64>) {
+        let spans = spans::leave(None);
         let entered = self.enter();
         self.shared.idle().enter();
         self.stop.set(false);
@@ -332,17 +335,21 @@ impl Worker {
         self.leave_search();
         self.shared.worker_gone(!self.fresh.is_empty());
         self.leave(entered);
+        spans.enter(None);
     }
 
     /// Runs one pass without ever waiting. Returns the number of resumes.
     pub(crate) fn tick(&self) -> u64 {
+        let spans = spans::leave(None);
         let entered = self.enter();
         let before = self.remote.resumes.load(Ordering::Relaxed);
         self.shared.idle().enter();
+        self.stop.set(false); // set since the last main fiber has ended
         self.events();
         self.pass();
         self.shared.worker_gone(!self.fresh.is_empty());
         self.leave(entered);
+        spans.enter(None);
         self.remote.resumes.load(Ordering::Relaxed) - before
     }
 
@@ -500,63 +507,6 @@ impl Worker {
         }
     }
 
-    /// `false` if the fiber is resumed once more.
-    #[inline]
-    pub(super) fn ended(&self, fiber: FiberPtr) -> bool {
-        let panicked = fiber.header().panicked.get();
-        let mut books = self.close_books(fiber);
-        if self.main.get() == Some(fiber) {
-            self.stop.set(true);
-        }
-        match fiber.header().ended.set() {
-            // The handle went away a moment ago: the fiber is resumed to drop its result.
-            Waiter::Detached => {
-                self.push_woken(fiber);
-                return false;
-            }
-            waiter => wake_waiter(waiter),
-        }
-        // The fiber may be gone by now.
-        // SAFETY: it has ended, and this copy of its state is the one that is destroyed.
-        unsafe { sanitize::destroy(self.sanitize.get(), &raw mut books) };
-        self.count_end(panicked);
-        true
-    }
-
-    #[inline]
-    fn count_end(&self, panicked: bool) {
-        if panicked {
-            bump(&self.remote.panicked);
-        }
-        bump(&self.remote.ended);
-    }
-
-    /// Tells a sanitizer that the fiber's stack is about to become others'. Returns the fiber's
-    /// state: the caller destroys it, unless the fiber is resumed once more.
-    #[inline]
-    fn close_books(&self, fiber: FiberPtr) -> sanitize::FiberState {
-        let header = fiber.header();
-        // SAFETY: the fiber is off its stack, and we are its holder.
-        unsafe {
-            if let Some(stack) = &*header.stack.get() {
-                sanitize::clear(stack);
-            }
-            header.sanitize.get().read()
-        }
-    }
-
-    #[inline]
-    fn free(&self, fiber: FiberPtr) {
-        let mut books = self.close_books(fiber);
-        // SAFETY: the fiber has ended and is never resumed.
-        unsafe { sanitize::destroy(self.sanitize.get(), &raw mut books) };
-        self.count_end(fiber.header().panicked.get());
-        // SAFETY: ended, result dropped, off its stack; the reference was the fiber's own.
-        if let Some(stack) = unsafe { fiber.release() } {
-            self.free_stack(stack);
-        }
-    }
-
     /// Everything that is not a ready fiber: what others sent, due timers, the driver.
     #[inline]
     pub(super) fn events(&self) {
@@ -595,21 +545,6 @@ impl Worker {
     fn fire_timers(&self) {
         if !self.timers.borrow().is_empty() {
             self.fire_timers_until(clock::now_ns());
-        }
-    }
-
-    fn fire_timers_until(&self, now_ns: u64) {
-        loop {
-            let Some(timer) = self.timers.borrow_mut().pop_due(now_ns) else { return };
-            let fiber = timer.fiber();
-            if timer.is_of_bound() {
-                self.fire_bound(timer);
-            } else if let Waiting::Signal(signal, _) = fiber.header().waiting.get() {
-                // SAFETY: as in `cancel_wait`.
-                if unsafe { signal.as_ref() }.unregister(Waiter::Fiber(fiber.address())) {
-                    self.ready.push(fiber);
-                }
-            }
         }
     }
 
