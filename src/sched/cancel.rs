@@ -125,7 +125,7 @@ pub(crate) fn report(fiber: FiberPtr) {
 
 /// Whether an op must not begin on the calling plain thread; if so, it has been reported.
 #[inline]
-pub(super) fn refuses_on_thread() -> bool {
+pub(crate) fn refuses_on_thread() -> bool {
     current::fiber().is_none() && THREAD.with(|bounds| !bounds.is_empty() && refuses(bounds))
 }
 

@@ -18,7 +18,7 @@
 //! wait: who takes a message out puts the next waiting sender's in, under the same lock.
 //!
 //! A cancel request ends a wait as if the other side had gone. What was handed over before is
-//! kept: the claim decides (`wait.rs`).
+//! kept: the claim decides (`sync/wait.rs`).
 
 mod messages;
 
