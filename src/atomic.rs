@@ -15,3 +15,20 @@ pub(crate) use loom::sync::atomic::{
 };
 #[cfg(all(test, loom))]
 pub(crate) use loom::thread::yield_now;
+
+/// Makes a function `const`, except with loom's atomics, which cannot be made at compile time.
+macro_rules! const_fn {
+    (
+        $(#[$meta:meta])*
+        $vis:vis fn $name:ident($($arg:ident: $type:ty),*) -> $out:ty $body:block
+    ) => {
+        #[cfg(not(all(test, loom)))]
+        $(#[$meta])*
+        $vis const fn $name($($arg: $type),*) -> $out $body
+
+        #[cfg(all(test, loom))]
+        $(#[$meta])*
+        $vis fn $name($($arg: $type),*) -> $out $body
+    };
+}
+pub(crate) use const_fn;

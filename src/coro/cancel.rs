@@ -19,6 +19,9 @@ use crate::atomic::{AtomicU8, Ordering, fence};
 const REQUESTED: u8 = 1;
 /// Set while the fiber is in its home's list of cancel requests.
 const LISTED: u8 = 2;
+/// Set by the fiber when a wait has ended early because of the request without reporting it;
+/// cleared when it is reported.
+const NOTICED: u8 = 4;
 
 /// The fiber has waited before: its home was visible to all who asked since.
 const WAITED: u8 = 1;
@@ -98,7 +101,17 @@ impl Cancel {
     /// The request has been reported.
     pub(crate) fn reported(&self) {
         self.set_own(REPORTED_LAST, true);
-        self.bits.fetch_and(!REQUESTED, Ordering::AcqRel);
+        self.bits.fetch_and(!(REQUESTED | NOTICED), Ordering::AcqRel);
+    }
+
+    /// Whether `notice` was called for the request. By the fiber.
+    pub(crate) fn is_noticed(&self) -> bool {
+        self.bits.load(Ordering::Relaxed) & NOTICED != 0
+    }
+
+    /// A wait of a kind that reports nothing has ended early: the next ones need not.
+    pub(crate) fn notice(&self) {
+        self.bits.fetch_or(NOTICED, Ordering::AcqRel);
     }
 
     /// Something else has been reported.

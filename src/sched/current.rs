@@ -30,6 +30,13 @@ pub(crate) fn worker<'a>() -> Option<&'a Worker> {
     unsafe { worker.as_ref() }
 }
 
+/// A number that tells the thread's worker from all others, 0 if it has none. Of a fiber it is the
+/// same for ever.
+#[inline(always)]
+pub(crate) fn worker_token() -> usize {
+    arch::get_current()
+}
+
 /// The fiber that the calling code runs on, with its worker; `None` on a plain thread and inside
 /// the scheduler itself.
 #[inline(always)]
@@ -53,12 +60,6 @@ pub(crate) fn suspendable<'a>() -> Option<(&'a Worker, FiberPtr)> {
         suspended_in_no_suspend();
     }
     Some(found)
-}
-
-/// A number that is this worker's alone, or 0 on a thread that is no worker.
-#[inline(always)]
-pub(crate) fn place() -> usize {
-    arch::get_current()
 }
 
 /// Whether [`suspendable`] would panic.

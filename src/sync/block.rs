@@ -24,12 +24,6 @@ mod real {
         current::must_not_suspend()
     }
 
-    /// Where the caller runs: differs between workers. All plain threads are one place.
-    #[inline]
-    pub(in crate::sync) fn place() -> usize {
-        current::place()
-    }
-
     /// Gives others a moment, on this worker or elsewhere. Returns whether to look again: a few
     /// times, some microseconds all together.
     pub(in crate::sync) fn linger(round: u32) -> bool {
@@ -51,6 +45,48 @@ mod real {
         true
     }
 
+    /// Which worker the caller runs on, 0 if none.
+    #[inline]
+    pub(in crate::sync) fn worker_token() -> usize {
+        current::worker_token()
+    }
+
+    /// Whether waiting blocks a worker with all its fibers: its thread unwinds.
+    #[inline]
+    pub(in crate::sync) fn blocks_worker() -> bool {
+        std::thread::panicking() && current::worker_token() != 0
+    }
+
+    /// Whether the runtime of the calling fiber shuts down: no deadline is waited for any more.
+    pub(in crate::sync) fn draining() -> bool {
+        current::worker().is_some_and(|worker| worker.is_draining())
+    }
+
+    /// What a cancel request does to a wait that cannot report it: it ends the first of them.
+    pub(in crate::sync) fn once_per_request() -> OnCancel {
+        match current::fiber() {
+            Some((_, fiber)) if !fiber.header().cancel.is_noticed() => OnCancel::End,
+            _ => OnCancel::Ignore,
+        }
+    }
+
+    /// Such a wait has ended early.
+    pub(in crate::sync) fn ended_early() {
+        if let Some((worker, fiber)) = current::fiber() {
+            let cancel = &fiber.header().cancel;
+            if cancel.is_requested() || worker.is_draining() {
+                cancel.notice();
+            }
+        }
+    }
+
+    /// A cancel request is reported to the caller.
+    pub(in crate::sync) fn report_request() {
+        if let Some((_, fiber)) = current::fiber() {
+            fiber.header().cancel.reported();
+        }
+    }
+
     /// As [`sched::wait`].
     #[inline]
     pub(in crate::sync) fn wait(
@@ -68,29 +104,47 @@ mod real {
     }
 }
 
+/// Whether a model has failed, as a canary should: then its threads are unwound wherever they are,
+/// and may not touch loom's atomics.
+#[inline(always)]
+pub(super) fn is_torn_down() -> bool {
+    cfg!(loom) && std::thread::panicking()
+}
+
 /// The frame of a waiter was left while others may still reach into it: nothing short of ending the
 /// process is safe. No call in this crate does so.
 #[cold]
 pub(super) fn left_too_early() -> ! {
-    eprintln!("ramie: a waiter left its stack frame before it was out of its queue, aborting");
+    die("a waiter left its stack frame before it was out of its queue")
+}
+
+/// Ends the process.
+#[cold]
+pub(super) fn die(why: &str) -> ! {
+    eprintln!("ramie: {why}, aborting");
     std::process::abort();
 }
 
 #[cfg(all(test, loom))]
 mod model {
     use super::coro::{OnCancel, Signal, Waiter};
-    use loom::sync::Notify;
+    use crate::atomic::{AtomicBool, Ordering};
+    use crate::sys::clock;
+    use loom::thread;
 
     /// As the models' threads wait; they are where a waiter's address leads.
     #[repr(align(8))]
-    struct Thread(Notify);
+    struct Thread {
+        woken: AtomicBool,
+        thread: thread::Thread,
+    }
+
+    std::thread_local! {
+        /// Whether a wait that never ends is expected; of a model, whose threads are all on one.
+        pub(crate) static IS_CANARY: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+    }
 
     pub(in crate::sync) fn may_wait() {}
-
-    /// Everybody is in one place: nobody lingers.
-    pub(in crate::sync) fn place() -> usize {
-        0
-    }
 
     pub(in crate::sync) fn linger(_: u32) -> bool {
         false
@@ -100,28 +154,64 @@ mod model {
         false
     }
 
+    pub(in crate::sync) fn worker_token() -> usize {
+        0
+    }
+
+    pub(in crate::sync) fn blocks_worker() -> bool {
+        false
+    }
+
+    pub(in crate::sync) fn draining() -> bool {
+        false
+    }
+
+    pub(in crate::sync) fn once_per_request() -> OnCancel {
+        OnCancel::Ignore
+    }
+
+    pub(in crate::sync) fn ended_early() {}
+
+    pub(in crate::sync) fn report_request() {}
+
     /// A deadline may come at any time: the model takes it to come at once.
     pub(in crate::sync) fn wait(signal: &Signal, deadline_ns: Option<u64>, _: OnCancel) -> bool {
-        let thread = Thread(Notify::new());
-        let waiter = Waiter::Thread((&raw const thread).expose_provenance());
+        let me = Thread { woken: AtomicBool::new(false), thread: thread::current() };
+        let waiter = Waiter::Thread((&raw const me).expose_provenance());
         if !signal.register(waiter) {
             return true;
         }
-        if deadline_ns.is_some() {
-            loom::thread::yield_now();
+        if deadline_ns.is_some_and(|deadline_ns| deadline_ns != clock::NEVER) {
+            thread::yield_now();
             if signal.unregister(waiter) {
                 return false;
             }
         }
-        thread.0.wait();
-        signal.is_set()
+        if IS_CANARY.get() {
+            // After a deadlock that loom itself has found, its objects cannot be dropped.
+            let mut yields = 0;
+            while !me.woken.load(Ordering::Acquire) {
+                // Lets all others go on until they wait or end.
+                yields += 1;
+                assert!(yields < 20, "a wake-up is lost");
+                thread::yield_now();
+            }
+        }
+        while !me.woken.load(Ordering::Acquire) {
+            thread::park();
+        }
+        assert!(signal.is_set());
+        true
     }
 
     pub(in crate::sync) fn wake(waiter: Waiter) {
         if let Waiter::Thread(address) = waiter {
-            let thread = std::ptr::with_exposed_provenance::<Thread>(address);
-            // SAFETY: taken out of the signal by the caller, so its thread waits until this.
-            unsafe { (*thread).0.notify() };
+            let waiter = std::ptr::with_exposed_provenance::<Thread>(address);
+            // SAFETY: taken out of the signal by the caller, so its thread waits until the store.
+            let thread = unsafe { (*waiter).thread.clone() };
+            // SAFETY: as above.
+            unsafe { (*waiter).woken.store(true, Ordering::Release) };
+            thread.unpark();
         }
     }
 }

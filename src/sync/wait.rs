@@ -36,6 +36,7 @@
 use super::block;
 use crate::atomic::{AtomicUsize, Ordering};
 use crate::coro::{OnCancel, Signal};
+use crate::sys::clock;
 use std::cell::Cell;
 use std::marker::PhantomPinned;
 use std::pin::{Pin, pin};
@@ -115,6 +116,11 @@ impl Waiter {
         deadline_ns: Option<u64>,
         on_cancel: OnCancel,
     ) -> Option<usize> {
+        let deadline_ns = match (deadline_ns, on_cancel) {
+            // The end of a runtime ends the waits that have a deadline.
+            (None, OnCancel::End) => Some(clock::NEVER),
+            _ => deadline_ns,
+        };
         if !block::wait(&self.signal, deadline_ns, on_cancel) {
             return self.withdraw();
         }
@@ -131,6 +137,11 @@ impl Waiter {
         leave: impl FnOnce() -> bool,
     ) -> bool {
         debug_assert!(self.only);
+        // As in `wait`.
+        let deadline_ns = match (deadline_ns, on_cancel) {
+            (None, OnCancel::End) => Some(clock::NEVER),
+            _ => deadline_ns,
+        };
         if block::wait(&self.signal, deadline_ns, on_cancel) {
             return true;
         }
@@ -155,7 +166,11 @@ impl Waiter {
 }
 
 impl Drop for Waiter {
+    #[inline]
     fn drop(&mut self) {
+        if block::is_torn_down() {
+            return;
+        }
         let selected = self.selected.load(Ordering::Relaxed);
         if selected != WAITING && selected != WITHDRAWN && !self.signal.is_set() {
             block::left_too_early();
@@ -200,7 +215,11 @@ impl<'a> Node<'a> {
 }
 
 impl Drop for Node<'_> {
+    #[inline]
     fn drop(&mut self) {
+        if block::is_torn_down() {
+            return;
+        }
         let queue = self.queue();
         if !queue.is_null() && (queue != CLAIMED || !self.waiter.signal.is_set()) {
             block::left_too_early();
@@ -249,6 +268,23 @@ impl Queue {
         }
     }
 
+    /// Puts a node in front of all others.
+    pub(crate) fn push_front(&mut self, node: Pin<&Node<'_>>) {
+        assert!(node.queue().is_null(), "a node is in one queue at a time");
+        node.queue.store(self, atomic::Ordering::Relaxed);
+        let node: *const Node<'static> = ptr::from_ref(node.get_ref()).cast();
+        let head = std::mem::replace(&mut self.head, node);
+        // SAFETY: alive, as `node` was a reference a moment ago.
+        let entry = unsafe { &*node };
+        entry.prev.set(ptr::null());
+        entry.next.set(head);
+        // SAFETY: a node in the queue is alive (invariant 2), and shared.
+        match unsafe { head.as_ref() } {
+            Some(head) => head.prev.set(node),
+            None => self.tail = node,
+        }
+    }
+
     /// Takes a node out if it is in this queue, and says whether it was.
     #[inline]
     pub(crate) fn remove(&mut self, node: Pin<&Node<'_>>) -> bool {
@@ -282,8 +318,21 @@ impl Queue {
     /// whose wait is over). To be woken, or dropped, when the lock has been let go.
     #[inline]
     pub(crate) fn claim_first(&mut self) -> Option<Claimed> {
+        self.claim_first_if(|_, _| true)
+    }
+
+    /// As `claim_first`, if `wanted` says so of that waiter's token and slot.
+    #[inline]
+    pub(crate) fn claim_first_if(
+        &mut self,
+        wanted: impl Fn(usize, *mut ()) -> bool,
+    ) -> Option<Claimed> {
         // SAFETY: nodes in the queue are alive (invariant 2).
         while let Some(node) = unsafe { self.head.as_ref() } {
+            let waits = node.waiter.selected.load(Ordering::Relaxed) == WAITING;
+            if waits && !wanted(node.token, node.slot) {
+                return None;
+            }
             // First the claim, while the node is in the queue and so cannot go (invariant 3).
             let waiter = node.waiter;
             if waiter.only {
@@ -292,7 +341,7 @@ impl Queue {
                 self.unlink(node, CLAIMED);
                 return Some(Claimed(node));
             }
-            if waiter.claim(node.token) {
+            if waits && waiter.claim(node.token) {
                 self.unlink(node, CLAIMED);
                 return Some(Claimed(node));
             }
@@ -301,24 +350,40 @@ impl Queue {
         None
     }
 
+    /// Claims the first waiter that can be claimed among those of which `wanted` says so, and takes
+    /// it out. The others stay.
+    pub(crate) fn claim_among(
+        &mut self,
+        wanted: impl Fn(usize, *mut ()) -> bool,
+    ) -> Option<Claimed> {
+        let mut at = self.head;
+        // SAFETY: nodes in the queue are alive (invariant 2).
+        while let Some(node) = unsafe { at.as_ref() } {
+            at = node.next.get();
+            if wanted(node.token, node.slot) && node.waiter.claim(node.token) {
+                self.unlink(node, CLAIMED);
+                return Some(Claimed(node));
+            }
+        }
+        None
+    }
+
     /// Claims the first `count` waiters that can be claimed.
     pub(crate) fn claim(&mut self, count: usize) -> ClaimedList {
-        let mut list = ClaimedList { head: ptr::null(), count: 0 };
-        let mut last: *const Node<'static> = ptr::null();
-        while list.count < count {
-            let Some(claimed) = self.claim_first() else { break };
-            let node = claimed.0;
-            std::mem::forget(claimed);
-            // SAFETY: claimed and not woken, so alive (invariant 4); out of the queue, so its links
-            // are the claimer's.
-            unsafe { (*node).next.set(ptr::null()) };
-            // SAFETY: as above.
-            match unsafe { last.as_ref() } {
-                Some(last) => last.next.set(node),
-                None => list.head = node,
-            }
-            last = node;
-            list.count += 1;
+        let mut list = ClaimedList::new();
+        while list.count < count
+            && let Some(claimed) = self.claim_first()
+        {
+            list.push(claimed);
+        }
+        list
+    }
+
+    /// Claims waiters for as long as `wanted` says so of the first one's token and slot.
+    pub(crate) fn claim_while(&mut self, wanted: impl Fn(usize, *mut ()) -> bool) -> ClaimedList {
+        let mut list = ClaimedList::new();
+        while let Some(claimed) = self.claim_first_if(&wanted) {
+            list.push(claimed);
         }
         list
     }
@@ -371,10 +436,32 @@ impl Drop for Claimed {
 #[must_use = "the waiters are woken when this is dropped: first let go of the queue's lock"]
 pub(crate) struct ClaimedList {
     head: *const Node<'static>,
+    tail: *const Node<'static>,
     count: usize,
 }
 
 impl ClaimedList {
+    /// Nobody.
+    pub(crate) fn new() -> Self {
+        Self { head: ptr::null(), tail: ptr::null(), count: 0 }
+    }
+
+    /// Adds one at the end.
+    pub(crate) fn push(&mut self, claimed: Claimed) {
+        let node = claimed.0;
+        std::mem::forget(claimed);
+        // SAFETY: claimed and not woken, so alive (invariant 4); out of the queue, so its links are
+        // the claimer's.
+        unsafe { (*node).next.set(ptr::null()) };
+        // SAFETY: as above.
+        match unsafe { self.tail.as_ref() } {
+            Some(tail) => tail.next.set(node),
+            None => self.head = node,
+        }
+        self.tail = node;
+        self.count += 1;
+    }
+
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
         self.count
@@ -442,7 +529,6 @@ pub(crate) fn wait_in<T>(
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use crate::sys::clock;
     use std::cell::Cell;
     use std::sync::Arc;
     use std::time::Duration;

@@ -37,7 +37,7 @@ use std::time::Duration;
 
 /// The token of the one node of a waiter.
 const ONLY: usize = 1;
-/// The place of nobody (`block::place`).
+/// The place of nobody (`block::worker_token`).
 const NOWHERE: usize = usize::MAX;
 /// No more rounds of lingering.
 const DONE: u32 = u32::MAX;
@@ -61,7 +61,7 @@ impl Until {
 /// Whether somebody at `place` runs while the caller does.
 #[inline]
 fn elsewhere(place: usize) -> bool {
-    place != NOWHERE && place != block::place()
+    place != NOWHERE && place != block::worker_token()
 }
 
 /// Why a message was not sent. It comes back.
@@ -172,7 +172,7 @@ impl<T> Channel<T> {
 
     #[inline]
     pub(crate) fn send(&self, message: T, until: Until) -> Result<(), NotSent<T>> {
-        let here = block::place();
+        let here = block::worker_token();
         let mut round = 0;
         loop {
             let mut state = self.state.lock();
@@ -205,7 +205,7 @@ impl<T> Channel<T> {
 
     #[inline]
     pub(crate) fn recv(&self, until: Until) -> Result<T, NotReceived> {
-        let here = block::place();
+        let here = block::worker_token();
         let mut round = 0;
         loop {
             let mut state = self.state.lock();
