@@ -138,6 +138,7 @@ mod local;
 #[cfg(all(test, loom))]
 mod loom_models;
 mod runtime;
+mod select;
 #[expect(unsafe_code, reason = "L8: children borrow from the frame that waits for them")]
 mod scope;
 

@@ -5,7 +5,7 @@ use crate::coro;
 pub(super) use real::*;
 
 #[cfg(all(test, loom))]
-pub(super) use model::*;
+pub(crate) use model::*;
 
 #[cfg(not(all(test, loom)))]
 mod real {
@@ -22,6 +22,18 @@ mod real {
     #[inline]
     pub(in crate::sync) fn must_not_wait() -> bool {
         current::must_not_suspend()
+    }
+
+    /// Called by what may wait but does not have to: now and then has the other fibers of this
+    /// worker run first, since nothing else would interrupt a fiber that always finds something.
+    #[inline]
+    pub(in crate::sync) fn take_turns() {
+        if let Some((worker, _)) = current::fiber()
+            && worker.spend_turn()
+            && current::can_suspend()
+        {
+            sched::submit::yield_now();
+        }
     }
 
     /// Gives others a moment, on this worker or elsewhere. Returns whether to look again: a few
@@ -145,6 +157,8 @@ mod model {
     }
 
     pub(in crate::sync) fn may_wait() {}
+
+    pub(in crate::sync) fn take_turns() {}
 
     pub(in crate::sync) fn linger(_: u32) -> bool {
         false

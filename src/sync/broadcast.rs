@@ -127,9 +127,9 @@ pub struct Sender<T>(Arc<Locked<State<T>>>);
 
 /// A receiver; made by [`channel`] and [`Sender::subscribe`].
 pub struct Receiver<T> {
-    pub(super) state: Arc<Locked<State<T>>>,
+    state: Arc<Locked<State<T>>>,
     /// The number of the message to receive next.
-    pub(super) position: u64,
+    position: u64,
 }
 
 /// Makes a channel that keeps the last `capacity` messages, with memory for their addresses.
@@ -310,6 +310,17 @@ impl<T> Drop for Receiver<T> {
             drop(message);
             state = self.state.lock();
         }
+    }
+}
+
+impl<T> Receiver<T> {
+    pub(super) fn state(&self) -> &Locked<State<T>> {
+        &self.state
+    }
+
+    /// What it has seen, for `State::is_ready`.
+    pub(super) fn seen(&self) -> u64 {
+        self.position
     }
 }
 

@@ -30,7 +30,6 @@
 
 mod barrier;
 mod block;
-#[cfg(not(all(test, loom)))]
 pub mod broadcast;
 pub(crate) mod chan;
 mod condvar;
@@ -44,17 +43,17 @@ pub mod mpsc;
 mod mutex;
 mod once;
 mod once_lock;
-#[cfg(not(all(test, loom)))]
 pub mod oneshot;
 mod poison;
 pub(crate) mod raw;
 pub(crate) mod raw_rw;
 mod rwlock;
+#[doc(hidden)]
+pub mod select;
 mod semaphore;
 #[allow(dead_code, reason = "channels use the rest")]
 pub(crate) mod wait;
 mod wait_group;
-#[cfg(not(all(test, loom)))]
 pub mod watch;
 
 #[cfg(all(test, loom))]

@@ -334,6 +334,20 @@ fn timed_out(error: NotReceived) -> RecvTimeoutError {
     }
 }
 
+impl<T> Sender<T> {
+    /// For `select!`.
+    pub(super) fn channel(&self) -> &chan::Channel<T> {
+        &self.0
+    }
+}
+
+impl<T> Receiver<T> {
+    /// For `select!`.
+    pub(super) fn channel(&self) -> &chan::Channel<T> {
+        &self.0
+    }
+}
+
 /// An iterator that waits for each message; made by [`Receiver::iter`].
 #[derive(Debug)]
 pub struct Iter<'a, T: 'a> {

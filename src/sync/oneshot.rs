@@ -39,7 +39,7 @@ pub(super) struct State<T> {
 
 impl<T> State<T> {
     /// Whether a receiver would not wait.
-    pub(super) fn is_ready(&self) -> bool {
+    pub(super) fn is_ready(&self, _: ()) -> bool {
         self.message.is_some() || !self.sender
     }
 }
@@ -48,7 +48,7 @@ impl<T> State<T> {
 pub struct Sender<T>(Arc<Locked<State<T>>>);
 
 /// The receiving half; made by [`channel`].
-pub struct Receiver<T>(pub(super) Arc<Locked<State<T>>>);
+pub struct Receiver<T>(Arc<Locked<State<T>>>);
 
 /// Makes a channel for one message.
 #[must_use]
@@ -143,7 +143,7 @@ impl<T> Receiver<T> {
     }
 
     fn recv_until(&mut self, deadline_ns: Option<u64>) -> Result<T, RecvTimeoutError> {
-        let enter = |state: &mut State<T>| !state.is_ready();
+        let enter = |state: &mut State<T>| !state.is_ready(());
         wait_in(&self.0, |state| &mut state.waiting, deadline_ns, OnCancel::End, enter);
         self.try_recv().map_err(|error| match (error, deadline_ns) {
             (TryRecvError::Empty, Some(deadline_ns)) if clock::now_ns() >= deadline_ns => {
@@ -182,6 +182,15 @@ impl<T> Drop for Receiver<T> {
         drop(state);
         drop(message);
     }
+}
+
+impl<T> Receiver<T> {
+    pub(super) fn state(&self) -> &Locked<State<T>> {
+        &self.0
+    }
+
+    /// For `State::is_ready`, as the other receivers.
+    pub(super) fn seen(&self) {}
 }
 
 impl<T> fmt::Debug for Sender<T> {

@@ -59,9 +59,9 @@ pub struct Sender<T>(Shared<T>);
 /// The receiving side; made by [`channel`] and [`Sender::subscribe`]. A clone has seen what this
 /// one has.
 pub struct Receiver<T> {
-    pub(super) state: Shared<T>,
+    state: Shared<T>,
     /// The version that was seen last.
-    pub(super) version: u64,
+    version: u64,
 }
 
 /// A version of the value, which stays as it is while this is kept.
@@ -301,6 +301,17 @@ impl<T> Clone for Receiver<T> {
 impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
         self.state.lock().receivers -= 1;
+    }
+}
+
+impl<T> Receiver<T> {
+    pub(super) fn state(&self) -> &Locked<State<T>> {
+        &self.state
+    }
+
+    /// What it has seen, for `State::is_ready`.
+    pub(super) fn seen(&self) -> u64 {
+        self.version
     }
 }
 
