@@ -138,9 +138,9 @@ mod local;
 #[cfg(all(test, loom))]
 mod loom_models;
 mod runtime;
-mod select;
 #[expect(unsafe_code, reason = "L8: children borrow from the frame that waits for them")]
 mod scope;
+mod select;
 
 pub use cancel::is_cancelled;
 pub use driver::WakeMethod;

@@ -1,4 +1,4 @@
-//! [`select!`](crate::select): the macro. What it expands to is in `sync/select.rs`.
+//! [`select!`](crate::select): the macro. What it expands to is in `sync/select/mod.rs`.
 #![forbid(unsafe_code)]
 
 /// Waits for the first of several things: a message, room for one, a fiber's end, a point in time.

@@ -15,8 +15,7 @@ const LONG: Duration = Duration::from_secs(20);
 
 /// Runs `f` on a fiber where there are fibers, or else on a thread.
 fn go(f: impl FnOnce() + Send + 'static) -> impl FnOnce() {
-    let handle =
-        if ramie::is_fiber() { Ok(ramie::spawn(f)) } else { Err(std::thread::spawn(f)) };
+    let handle = if ramie::is_fiber() { Ok(ramie::spawn(f)) } else { Err(std::thread::spawn(f)) };
     move || match handle {
         Ok(fiber) => fiber.join().unwrap(),
         Err(thread) => thread.join().unwrap(),

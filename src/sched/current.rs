@@ -65,9 +65,8 @@ pub(crate) fn suspendable<'a>() -> Option<(&'a Worker, FiberPtr)> {
 /// Whether [`suspendable`] would panic.
 #[inline(always)]
 pub(crate) fn must_not_suspend() -> bool {
-    fiber().is_some_and(|(_, fiber)| {
-        fiber.header().no_suspend.get() != 0 && !std::thread::panicking()
-    })
+    fiber()
+        .is_some_and(|(_, fiber)| fiber.header().no_suspend.get() != 0 && !std::thread::panicking())
 }
 
 /// Whether the calling code runs on a fiber that may suspend, as [`suspendable`] finds out, which

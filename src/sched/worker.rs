@@ -34,7 +34,7 @@ const BUDGET: u32 = 64;
 const FRESH_SHARED: u32 = 4;
 /// How often in a row a just-woken fiber may pass those that have waited longer.
 const MAX_NEXT: u32 = 3;
-/// Every so many operations that might have waited, and did not, the worker's fibers take turns.
+/// After so many operations that did not have to wait, the worker's fibers take turns.
 const TURN: u32 = 256;
 /// Identifiers are handed to workers in blocks, so that a spawn touches no shared counter.
 const ID_BLOCK: u64 = 1024;
@@ -358,7 +358,7 @@ impl Worker {
         self.next.get().is_some() || !self.ready.is_empty() || !self.fresh.is_empty()
     }
 
-    /// Counts an operation that might wait. Whether the fiber ought to yield.
+    /// Counts an operation that might wait; whether the fiber ought to yield.
     #[inline]
     pub(crate) fn spend_turn(&self) -> bool {
         let left = self.turn.get() - 1;

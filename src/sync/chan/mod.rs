@@ -18,13 +18,13 @@
 //! wait: who takes a message out puts the next waiting sender's in, under the same lock.
 //!
 //! A cancel request ends a wait as if the other side had gone. What was handed over before is
-//! kept: the claim decides (`wait.rs`).
+//! kept: the claim decides (`sync/wait.rs`).
 
 mod messages;
 
 use super::block;
-use super::select::Place;
 use super::lock::{Guard, Locked};
+use super::select::Place;
 use super::wait::{Claimed, Node, Queue, Waiter};
 use crate::atomic::{AtomicUsize, Ordering};
 use crate::coro::OnCancel;
@@ -260,9 +260,8 @@ impl<T> Channel<T> {
     /// Queues a place of `select!` for a message, unless it need not wait.
     pub(crate) fn enter_receiving(&self, place: &Place<'_>) -> bool {
         let mut state = self.state.lock();
-        let ready = state.messages.len() > 0
-            || state.senders == 0
-            || state.sending.has_other(place.waiter);
+        let ready =
+            state.messages.len() > 0 || state.senders == 0 || state.sending.has_other(place.waiter);
         if !ready {
             state.receiving.push(place.node);
         }
@@ -403,9 +402,7 @@ impl<T> Channel<T> {
         let claimed = waiter.as_ref().wait_only(deadline_ns, OnCancel::End, leave);
         match (slot.into_inner(), deadline_ns) {
             (None, _) => Ok(()),
-            (Some(message), Some(deadline_ns))
-                if !claimed && clock::now_ns() >= deadline_ns =>
-            {
+            (Some(message), Some(deadline_ns)) if !claimed && clock::now_ns() >= deadline_ns => {
                 Err(NotSent::Full(message))
             }
             (Some(message), _) => Err(NotSent::Disconnected(message)),
