@@ -73,8 +73,8 @@ pub fn block_on<F: IntoFuture>(future: F) -> F::Output {
     drive(future.into_future(), OnCancel::Ignore).expect("only a request ends it early")
 }
 
-/// As [`block_on`], but a cancel request of the fiber ends it: the future is dropped. So does the
-/// end of the runtime.
+/// As [`block_on`], but a cancel request of the fiber ends it: the future is dropped. So do the
+/// deadline of a timeout around it and the end of the runtime.
 ///
 /// This is how foreign async code becomes cancellable. To go on with the future after a request,
 /// pass a pinned reference to it (`future.as_mut()`).
@@ -145,8 +145,8 @@ fn drive<F: Future>(future: F, on_cancel: OnCancel) -> Option<F::Output> {
 ///
 /// The future may be polled on another thread than this one, but always on the same.
 ///
-/// A cancel request ([`JoinHandle::cancel`]) reaches the operations of this crate in the future, and
-/// nothing else. For a future that ends when asked, spawn `|| ramie::try_block_on(future)`.
+/// A cancel request ([`JoinHandle::cancel`]) reaches the operations of this crate in the future,
+/// and nothing else. For a future that ends when asked, spawn `|| ramie::try_block_on(future)`.
 ///
 /// # Panics
 /// As [`spawn`].

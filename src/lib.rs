@@ -92,6 +92,14 @@
 //! the table of what each call does, [`cancel::shield`] puts requests off, and [`time::timeout`]
 //! limits how long something may take.
 //!
+//! # Tracing
+//! Spans of [`tracing`](https://docs.rs/tracing) follow their fiber: it leaves them when it
+//! suspends, and enters them again when it goes on, so `#[instrument]` and `span.enter()` do what
+//! they do on a thread. A new fiber is in no span; give it one:
+//! `let span = Span::current(); ramie::spawn(move || span.in_scope(f))`. Jobs of [`unblock`] are
+//! in none. The subscriber should be the process's: one that is set for a thread only
+//! (`with_default`) is seen by all fibers of the thread while the one that has set it is suspended.
+//!
 //! # What to beware of
 //! - Nothing interrupts a fiber: one that computes for long keeps the others of its worker waiting.
 //!   Call [`yield_now`] now and then, or compute in [`unblock`].
@@ -118,6 +126,7 @@ pub mod cancel;
 mod coro;
 mod driver;
 pub mod fs;
+pub mod net;
 mod op;
 pub mod os;
 #[expect(unsafe_code, reason = "L6: resuming fibers and borrowing from their stacks")]

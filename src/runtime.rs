@@ -1,8 +1,9 @@
 //! Runtimes: the workers, and the way into and out of them.
 #![forbid(unsafe_code)]
 
+use crate::coro::spans;
 use crate::driver::{WakeMethod, caps};
-use crate::fiber::{JoinHandle, spawn_external};
+use crate::fiber::{JoinHandle, create, spawn_external};
 use crate::future::block_on;
 use crate::sched::{Config, Shared, Worker, current, shutdown};
 use crate::stack::overflow;
@@ -41,6 +42,7 @@ pub struct RuntimeBuilder {
     patience: Duration,
     wake: Option<WakeMethod>,
     thread_name: String,
+    inline: bool,
 }
 
 impl RuntimeBuilder {
@@ -54,6 +56,7 @@ impl RuntimeBuilder {
             patience: DEFAULT_PATIENCE,
             wake: None,
             thread_name: "ramie".into(),
+            inline: true,
         }
     }
 
@@ -113,6 +116,14 @@ impl RuntimeBuilder {
         self
     }
 
+    /// Whether what needs no waiting is done by system calls on the spot, as it is by default; or
+    /// everything through the ring. For tests and benchmarks.
+    #[doc(hidden)]
+    pub fn inline(mut self, inline: bool) -> Self {
+        self.inline = inline;
+        self
+    }
+
     /// Builds the runtime. The calling thread becomes its worker 0.
     ///
     /// # Errors
@@ -162,6 +173,7 @@ impl RuntimeBuilder {
             blocking_threads: self.blocking_threads,
             spin: self.spin,
             thread_name: self.thread_name,
+            inline: self.inline,
         };
         let shared = Shared::new(config, wake)?;
         let worker = Rc::new(Worker::new(Arc::clone(&shared), 0)?);
@@ -267,12 +279,22 @@ impl Runtime {
         self.check_thread("Runtime::run");
         let worker = &self.worker;
         let name = std::thread::current().name().map(Arc::from);
-        let fiber = match worker.create(name, f) {
+        // `f` is in the same tracing spans as the caller, but other fibers are not.
+        let spans = spans::leave(None);
+        let f = || {
+            spans.enter(current::fiber().map(|(_, fiber)| fiber));
+            f()
+        };
+        let fiber = match create(worker, name, f) {
             Ok(fiber) => fiber,
-            Err(error) => panic!("failed to make the main fiber: {error}"),
+            Err(error) => {
+                spans.enter(None);
+                panic!("failed to make the main fiber: {error}")
+            }
         };
         let main = JoinHandle::<T>::new(fiber);
         worker.run_main(fiber);
+        spans.enter(None);
         match main.join() {
             Ok(value) => value,
             Err(panic) => resume_unwind(panic),

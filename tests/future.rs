@@ -202,7 +202,10 @@ contract! {
             .collect();
         ramie::block_on(poll_fn(|context| {
             *slot.lock().unwrap() = Some(context.waker().clone());
-            if count.load(Ordering::Relaxed) == 3 * ROUNDS { Poll::Ready(()) } else { Poll::Pending }
+            match count.load(Ordering::Relaxed) {
+                n if n == 3 * ROUNDS => Poll::Ready(()),
+                _ => Poll::Pending,
+            }
         }));
         threads.into_iter().for_each(|thread| thread.join().unwrap());
     }

@@ -566,3 +566,15 @@ fn workers_that_cannot_start_are_done_without() {
         }
     });
 }
+
+/// `run` leaves nothing behind that keeps `tick` from running fibers.
+#[test]
+fn tick_after_run() {
+    let _watchdog = watch::dog();
+    let rt = runtime(1);
+    let fiber = rt.run(|| ramie::spawn(|| ramie::sleep(Duration::from_millis(1))));
+    eventually("it ends", || {
+        rt.tick();
+        fiber.is_finished()
+    });
+}

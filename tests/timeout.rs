@@ -372,7 +372,7 @@ contract! {
     fn in_no_suspend() {
         ramie::no_suspend(|| {
             timeout(HOUR, cancel::check).unwrap();
-            cancel::shield(|| cancel::recancel());
+            cancel::shield(cancel::recancel);
             assert_timed_out(timeout(Duration::ZERO, cancel::check));
             assert!(within(HOUR, || !cancel::is_requested()).unwrap());
         });

@@ -192,9 +192,11 @@ pub fn k_per_s(steps: usize, f: impl FnOnce()) -> f64 {
     1e6 / ns_per(steps, f)
 }
 
-/// A runtime of ours, or a message and `None` if there can be none here.
+/// A runtime of ours, or a message and `None` if there can be none here. With `RAMIE_BENCH_RING` in
+/// the environment everything goes through the ring, also what could be done on the spot.
 pub fn runtime(workers: usize) -> Option<ramie::Runtime> {
-    match ramie::Runtime::builder().workers(workers).build() {
+    let inline = std::env::var_os("RAMIE_BENCH_RING").is_none();
+    match ramie::Runtime::builder().workers(workers).inline(inline).build() {
         Ok(runtime) => Some(runtime),
         Err(error) => {
             eprintln!("no runtime: {error}");

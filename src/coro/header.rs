@@ -58,6 +58,9 @@ pub(crate) enum Waiting {
     Signal(NonNull<Signal>, OnCancel),
 }
 
+/// A bit of `Header::no_suspend`: what would suspend the fiber blocks the thread instead.
+pub(crate) const BLOCKS: u32 = 1 << 31;
+
 /// One fiber's control block; see the module's head.
 #[repr(C, align(64))]
 pub(crate) struct Header {
@@ -79,7 +82,7 @@ pub(crate) struct Header {
     pub(crate) ended: Signal,
     /// Owners of this header.
     pub(crate) refs: AtomicU32,
-    /// How many `no_suspend` sections the fiber is in.
+    /// How many `no_suspend` sections the fiber is in; and [`BLOCKS`].
     pub(crate) no_suspend: Cell<u32>,
     /// Requests to end early.
     pub(crate) cancel: Cancel,

@@ -22,6 +22,7 @@
 //! | `pending.rs` | an op in flight: the op, its outcome and the fiber that waits for it    |
 //! | `timer.rs`   | a deadline in a worker's timer heap                                     |
 //! | `list.rs`    | a queue of started fibers                                               |
+//! | `spans.rs`   | leaving a fiber's tracing spans, and entering them again                |
 //! | `local.rs`   | fiber-local values                                                      |
 //!
 //! Words: a fiber is *fresh* until it first runs, then *started*. Fresh fibers may move between
@@ -37,6 +38,7 @@ pub(crate) mod local;
 pub(crate) mod park;
 pub(crate) mod pending;
 pub(crate) mod signal;
+pub(crate) mod spans;
 pub(crate) mod task;
 pub(crate) mod thread;
 pub(crate) mod timer;

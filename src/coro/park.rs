@@ -17,6 +17,8 @@ use crate::stack::sanitize;
 pub(crate) enum AfterSwitch<'a> {
     /// Put me at the end of the run queue.
     Yield,
+    /// As `Yield`, after a while of work that was no resume's.
+    Breathe,
     /// Give this op to the driver; resume me when it is done.
     Submit(PendingPtr),
     /// Register me on this signal; resume me when it is set (or at once, if it is).

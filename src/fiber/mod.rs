@@ -14,7 +14,7 @@ mod spawn;
 pub use handle::{Fiber, FiberId};
 pub use join::JoinHandle;
 pub use spawn::{Builder, spawn, spawn_local};
-pub(crate) use spawn::{no_runtime, no_stack, spawn_external};
+pub(crate) use spawn::{create, heir, no_runtime, no_stack, spawn_external};
 
 use crate::coro::{FiberPtr, OnCancel};
 use crate::sched::{self, cancel, current};

@@ -16,6 +16,7 @@
 use super::Worker;
 use crate::arch;
 use crate::coro::FiberPtr;
+use crate::coro::header::BLOCKS;
 
 /// The worker of the calling thread. For the caller and its callees only, who must not store the
 /// reference: it is valid until the thread leaves the worker's loop, which is below the caller on
@@ -46,7 +47,8 @@ pub(crate) fn fiber<'a>() -> Option<(&'a Worker, FiberPtr)> {
 }
 
 /// As [`fiber`], but also `None` where suspending is not allowed: while the thread unwinds. The
-/// count of panics is the thread's: another fiber would see it, and poison what it holds.
+/// count of panics is the thread's: another fiber would see it, and poison what it holds. And while
+/// the fiber leaves or enters its spans (`coro/spans.rs`).
 ///
 /// # Panics
 /// Inside a `no_suspend` section.
@@ -56,17 +58,19 @@ pub(crate) fn suspendable<'a>() -> Option<(&'a Worker, FiberPtr)> {
     if std::thread::panicking() {
         return None;
     }
-    if found.1.header().no_suspend.get() != 0 {
-        suspended_in_no_suspend();
+    match found.1.header().no_suspend.get() {
+        0 => Some(found),
+        word => not_suspendable(word),
     }
-    Some(found)
 }
 
 /// Whether [`suspendable`] would panic.
 #[inline(always)]
 pub(crate) fn must_not_suspend() -> bool {
-    fiber()
-        .is_some_and(|(_, fiber)| fiber.header().no_suspend.get() != 0 && !std::thread::panicking())
+    fiber().is_some_and(|(_, fiber)| {
+        let no_suspend = fiber.header().no_suspend.get();
+        no_suspend != 0 && no_suspend & BLOCKS == 0 && !std::thread::panicking()
+    })
 }
 
 /// Whether the calling code runs on a fiber that may suspend, as [`suspendable`] finds out, which
@@ -76,9 +80,13 @@ pub(crate) fn can_suspend() -> bool {
         .is_some_and(|(_, fiber)| !std::thread::panicking() && fiber.header().no_suspend.get() == 0)
 }
 
+/// Blocks the thread, or panics.
 #[cold]
 #[inline(never)]
-fn suspended_in_no_suspend() -> ! {
+fn not_suspendable<'a>(no_suspend: u32) -> Option<(&'a Worker, FiberPtr)> {
+    if no_suspend & BLOCKS != 0 {
+        return None;
+    }
     panic!(
         "a call inside `ramie::no_suspend` would suspend the fiber: move the I/O, sleep, yield, \
          park or join out of the section"

@@ -239,7 +239,7 @@ impl Worker {
             let next = next.map(|ns| Duration::from_nanos(ns.saturating_sub(clock::now_ns())));
             let timeout = [next, longest].into_iter().flatten().min();
             let start_ns = clock::now_ns();
-            self.driver.borrow_mut().turn(&self.ready, driver::Wait::Until(timeout));
+            self.turn(driver::Wait::Until(timeout));
             if self.remote.has_mail() && clock::now_ns() - start_ns < SHORT_SLEEP_NS {
                 self.search.mail_waits.set(MAIL_WAITS);
             }
