@@ -61,6 +61,9 @@
 //! names the fiber, [`is_fiber`] says whether there is one. [`fiber_local!`] declares values of
 //! which every fiber has its own.
 //!
+//! [`sync`] is [`std::sync`] for fibers and threads mixed: locks, channels ([`sync::mpsc`], and
+//! more kinds than std has). [`select!`] waits for the first of several things.
+//!
 //! # Async code
 //! [`block_on`] runs a future on the calling fiber, which suspends where the future is pending;
 //! [`spawn_future`] gives it a fiber of its own. A [`JoinHandle`] is a future, so async code can

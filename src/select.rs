@@ -52,8 +52,8 @@
 /// by value to an arm that is not chosen is dropped; give `&mut option` to keep it.
 ///
 /// `select!` starts nothing, so it never has to break anything off. To wait for I/O, spawn a fiber
-/// that does it, and select its handle: when another arm is chosen the fiber goes on, and its result
-/// stays with the handle, which can be selected again, joined or cancelled.
+/// that does it, and select its handle: when another arm is chosen the fiber goes on, and its
+/// result stays with the handle, which can be selected again, joined or cancelled.
 ///
 /// # Cancellation
 /// A cancel request that comes while no arm can be had is answered by an arm that receives from or

@@ -3,7 +3,7 @@
 //! What std has is here under the same names, with the same signatures, errors and poisoning, so
 //! that `use ramie::sync::...` takes the place of `use std::sync::...`. A fiber that has to wait
 //! suspends, and a thread blocks; either may wake the other. And there are [`Semaphore`],
-//! [`Event`], [`WaitGroup`] and [`futex`].
+//! [`Event`], [`WaitGroup`] and [`futex`], and beside [`mpsc`] four other kinds of channels.
 //!
 //! - A wait needs no memory but the waiter's own stack, and a wake between fibers of one worker no
 //!   system call.

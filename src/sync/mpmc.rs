@@ -12,9 +12,9 @@
 //! message is lost: a wait that has been given one, or has given its own, succeeds.
 //!
 //! # Differs from std
-//! `std::sync::mpmc` is not stable yet. While its thread unwinds a fiber does not suspend, so a wait
-//! in a destructor blocks the worker: if what it waits for is a fiber of the same worker, it waits
-//! for ever. Use the `try_` functions there.
+//! `std::sync::mpmc` is not stable yet. While its thread unwinds a fiber does not suspend, so a
+//! wait in a destructor blocks the worker: if what it waits for is a fiber of the same worker, it
+//! waits for ever. Use the `try_` functions there.
 //!
 //! # Examples
 //! ```

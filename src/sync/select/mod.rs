@@ -3,8 +3,8 @@
 //! An *arm* is one of those things: receiving from a channel, sending to one, a fiber's end, a
 //! point in time. [`run`] looks at all of them, from a place that moves on with each call; if none
 //! can be had at once, it puts a node for each into the queue where that one waits, all with the
-//! same waiter (`sync/wait.rs`), and waits. The waker that claims the waiter by one of its nodes decides
-//! which arm it is.
+//! same waiter (`sync/wait.rs`), and waits. The waker that claims the waiter by one of its nodes
+//! decides which arm it is.
 //!
 //! Nothing is lost, by this rule: **an arm either commits at the moment it is chosen, or only
 //! watches.** A message passes, in either direction, by the claim itself; in an arm that is not
