@@ -82,7 +82,7 @@
 /// ```
 /// # use ramie::{select, sync::mpsc};
 /// # use std::time::Duration;
-/// let (sender, receiver) = mpsc::sync_channel(0);
+/// let (sender, receiver) = mpsc::sync_channel::<String>(0);
 /// let mut message = Some(String::from("precious"));
 /// select! {
 ///     send(&sender, &mut message) -> sent => sent.unwrap(),

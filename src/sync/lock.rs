@@ -70,7 +70,7 @@ mod spin {
 
     /// Pauses before the first look at a lock that was held, and between two looks at most. A
     /// pause is some 15 ns.
-    const PAUSES: u32 = 16;
+    const PAUSES: u32 = 4;
     const MOST_PAUSES: u32 = 128;
     /// Pauses before the core is offered to others.
     const YIELD_AFTER: u32 = 1500;

@@ -251,6 +251,8 @@ impl<T> Channel<T> {
         while block::linger(*round) {
             *round += 1;
             if self.length.load(Ordering::Relaxed) != length {
+                // Who has changed it is about to let go of the lock.
+                std::hint::spin_loop();
                 return;
             }
         }
