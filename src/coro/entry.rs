@@ -124,11 +124,17 @@ impl Parent for ChildOf {
 /// Nothing runs and nothing is published yet. The closure may be run on another thread than the
 /// caller's if the caller hands the fiber over to one; its being `Send` is the caller's concern.
 #[inline]
-pub(crate) fn create<F, T>(stack: Stack, id: u64, name: Option<Arc<str>>, f: F) -> FiberPtr
+pub(crate) fn create<F, T>(
+    stack: Stack,
+    id: u64,
+    runtime: usize,
+    name: Option<Arc<str>>,
+    f: F,
+) -> FiberPtr
 where
     F: FnOnce() -> T,
 {
-    create_child::<F, T, NoParent>(stack, id, name, f, NoParent)
+    create_child::<F, T, NoParent>(stack, id, runtime, name, f, NoParent)
 }
 
 /// As [`create`], for a fiber that has a parent.
@@ -136,6 +142,7 @@ where
 pub(crate) fn create_child<F, T, P>(
     stack: Stack,
     id: u64,
+    runtime: usize,
     name: Option<Arc<str>>,
     f: F,
     parent: P,
@@ -186,6 +193,8 @@ where
             thread: Cell::new(ptr::null_mut()),
             cancel_next: Cell::new(ptr::null_mut()),
             id,
+            runtime,
+            awaited: Cell::new(false),
             sanitize: UnsafeCell::new(sanitize::FiberState::new(&stack)),
             stack: UnsafeCell::new(Some(stack)),
             name,

@@ -24,9 +24,10 @@
 //! |----------------------------------------------|-----------------------------------------------|
 //! | `context`, `next`, `waiting`, `no_suspend`, `bounds` | the holder                            |
 //! | `locals`                                     | the fiber itself                              |
+//! | `awaited`                                    | the join handle                               |
 //! | `payload` (the memory)                       | the holder; the join handle once `ended` is set |
 //! | `token`, `ended`, `refs`, `cancel`, `home`   | any thread that keeps the fiber alive         |
-//! | `name`, `id`, `stack`                        | written before the fiber is published         |
+//! | `name`, `id`, `runtime`, `stack`             | written before the fiber is published         |
 //! | `inbox_next`, `cancel_next`                  | `sched/inbox`, while the fiber is in that list |
 //!
 //! Lifetime. `refs` starts at 1: that one reference belongs to the fiber and its `JoinHandle`
@@ -97,6 +98,10 @@ pub(crate) struct Header {
     /// The link of its home's list of cancel requests.
     pub(crate) cancel_next: Cell<*mut Header>,
     pub(crate) id: u64,
+    /// Which runtime it was spawned on. Opaque to this layer.
+    pub(crate) runtime: usize,
+    /// Whether its join handle is in the list of `sched/lost`.
+    pub(crate) awaited: Cell<bool>,
     pub(crate) stack: UnsafeCell<Option<Stack>>,
     pub(crate) name: Option<Arc<str>>,
     pub(crate) locals: UnsafeCell<Locals>,

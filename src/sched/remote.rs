@@ -8,7 +8,7 @@ use super::inbox::{Inbox, Node};
 use crate::coro::{FiberPtr, Header};
 use crate::driver::{SleepWord, Waker};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// See the module's head. One cache line group per worker, so that workers do not disturb each
@@ -33,6 +33,8 @@ pub(crate) struct Remote {
     pub(crate) stolen: AtomicU64,
     /// Ops in flight and armed timers, as of the owner's last turn. Written by the owner.
     pub(crate) busy: AtomicUsize,
+    /// The owner has left its loop for good: no fiber with this home is ever resumed again.
+    gone: AtomicBool,
     waker: Mutex<Waker>,
 }
 
@@ -54,6 +56,7 @@ impl Remote {
                 taken: AtomicU64::new(0),
                 stolen: AtomicU64::new(0),
                 busy: AtomicUsize::new(0),
+                gone: AtomicBool::new(false),
                 waker: Mutex::new(Waker::Futex),
             }))
         })
@@ -67,7 +70,18 @@ impl Remote {
             counter.store(0, Ordering::Relaxed);
         }
         self.busy.store(0, Ordering::Relaxed);
+        self.gone.store(false, Ordering::Relaxed);
         IDLE.lock().unwrap_or_else(PoisonError::into_inner).push(self);
+    }
+
+    /// Called by an owner that has left its loop for good.
+    pub(crate) fn retire(&self) {
+        self.sleep.retire();
+        self.gone.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::SeqCst)
     }
 
     pub(crate) fn set_waker(&self, waker: Waker) {
@@ -80,7 +94,7 @@ impl Remote {
     pub(crate) fn notify(&self) -> bool {
         self.sleep.notify(|word| {
             let waker = *self.waker.lock().unwrap_or_else(PoisonError::into_inner);
-            waker.poke(word);
+            waker.poke_surely(word);
         })
     }
 
