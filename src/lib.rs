@@ -61,8 +61,8 @@
 //! names the fiber, [`is_fiber`] says whether there is one. [`fiber_local!`] declares values of
 //! which every fiber has its own.
 //!
-//! [`sync`] is [`std::sync`] for fibers and threads mixed: locks, conditions, once-cells, and a
-//! semaphore, an event and a few more.
+//! [`sync`] is [`std::sync`] for fibers and threads mixed: locks, conditions, once-cells, channels,
+//! and more kinds of each than std has. [`select!`] waits for the first of several things.
 //!
 //! # Async code
 //! [`block_on`] runs a future on the calling fiber, which suspends where the future is pending;
@@ -153,6 +153,7 @@ mod loom_models;
 mod runtime;
 #[expect(unsafe_code, reason = "L8: children borrow from the frame that waits for them")]
 mod scope;
+mod select;
 
 pub use cancel::is_cancelled;
 pub use driver::WakeMethod;

@@ -5,6 +5,7 @@ use crate::coro::OnCancel;
 use crate::sync::IS_CANARY;
 use crate::sync::chan::{self, NotReceived, NotSent, Receiving, Sending, Until};
 use crate::sync::lock::Locked;
+use crate::sync::mpmc;
 use crate::sync::wait::{Node, Queue, Waiter};
 use loom::thread;
 use std::pin::Pin;
@@ -106,6 +107,48 @@ fn the_receiver_goes() {
         assert!(thread.join().unwrap());
         // Gone into the room that the receipt made, and dropped with the receiver; or it came back.
         assert!(!send(&sender, 3, Until::Now) || second);
+    });
+}
+
+/// Two `select!`s that each offer to send and to receive meet, once.
+#[test]
+fn two_selects_meet() {
+    check(2, || {
+        let (a_tx, a_rx) = mpmc::bounded(0);
+        let (b_tx, b_rx) = mpmc::bounded(0);
+        let other = thread::spawn(move || {
+            crate::select! {
+                send(&a_tx, 1) -> sent => { assert!(sent.is_ok()); 1 }
+                recv(&b_rx) -> got => { assert_eq!(got, Ok(2)); 2 }
+            }
+        });
+        let met = crate::select! {
+            recv(&a_rx) -> got => { assert_eq!(got, Ok(1)); 1 }
+            send(&b_tx, 2) -> sent => { assert!(sent.is_ok()); 2 }
+        };
+        assert_eq!(met, other.join().unwrap());
+    });
+}
+
+/// A `select!` that is offered two messages takes one, and the other one stays.
+#[test]
+fn a_select_takes_one() {
+    check(2, || {
+        let (a_tx, a_rx) = mpmc::bounded(1);
+        let (b_tx, b_rx) = mpmc::bounded(1);
+        let one = thread::spawn(move || a_tx.send(1).unwrap());
+        let two = thread::spawn(move || b_tx.send(2).unwrap());
+        let got = crate::select! {
+            recv(&a_rx) -> got => got,
+            recv(&b_rx) -> got => got,
+        };
+        one.join().unwrap();
+        two.join().unwrap();
+        let left = (a_rx.try_recv().ok(), b_rx.try_recv().ok());
+        match got {
+            Ok(1) => assert_eq!(left, (None, Some(2))),
+            _ => assert_eq!((got, left), (Ok(2), (Some(1), None))),
+        }
     });
 }
 

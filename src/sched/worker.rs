@@ -36,6 +36,8 @@ const BUDGET: u32 = 64;
 const FRESH_SHARED: u32 = 4;
 /// How often in a row a just-woken fiber may pass those that have waited longer.
 const MAX_NEXT: u32 = 3;
+/// After so many operations that did not have to wait, the worker's fibers take turns.
+const TURN: u32 = 256;
 /// Identifiers are handed to workers in blocks, so that a spawn touches no shared counter.
 const ID_BLOCK: u64 = 1024;
 
@@ -54,6 +56,8 @@ pub(crate) struct Worker {
     fresh_started: Cell<u32>,
     /// Which of the two queues is asked first; they take turns.
     fresh_first: Cell<bool>,
+    /// Operations left in this turn; see `spend_turn`.
+    turn: Cell<u32>,
     /// Set to leave the loop.
     pub(super) stop: Cell<bool>,
     /// The fiber at whose end the loop is left.
@@ -103,6 +107,7 @@ impl Worker {
             fresh_hint: Cell::new(false),
             fresh_started: Cell::new(0),
             fresh_first: Cell::new(false),
+            turn: Cell::new(TURN),
             stop: Cell::new(false),
             main: Cell::new(None),
             draining: Cell::new(false),
@@ -349,6 +354,14 @@ impl Worker {
     #[inline]
     pub(super) fn has_ready(&self) -> bool {
         self.next.get().is_some() || !self.ready.is_empty() || !self.fresh.is_empty()
+    }
+
+    /// Counts an operation that might wait; whether the fiber ought to yield.
+    #[inline]
+    pub(crate) fn spend_turn(&self) -> bool {
+        let left = self.turn.get() - 1;
+        self.turn.set(if left == 0 { TURN } else { left });
+        left == 0
     }
 
     /// Whether a fiber of this worker could run now besides the one that does.

@@ -71,6 +71,18 @@ mod real {
         current::place()
     }
 
+    /// Called by what may wait but does not have to: now and then has the other fibers of this
+    /// worker run first, since nothing else would interrupt a fiber that always finds something.
+    #[inline]
+    pub(in crate::sync) fn take_turns() {
+        if let Some((worker, _)) = current::fiber()
+            && worker.spend_turn()
+            && current::can_suspend()
+        {
+            sched::submit::yield_now();
+        }
+    }
+
     /// Gives others a moment, on this worker or elsewhere. Returns whether to look again: a few
     /// times, some microseconds all together.
     pub(in crate::sync) fn linger(round: u32) -> bool {
@@ -83,10 +95,14 @@ mod real {
             sched::submit::yield_now();
             return true;
         }
-        if round > 8 {
-            return false;
-        }
-        for _ in 0..1 << round {
+        // Closely at first, when an answer may be on its way; then ever more rarely.
+        let pauses = match round {
+            0..4 => 1 << round,
+            4..12 => 8,
+            12..16 => 1 << (round - 7),
+            _ => return false,
+        };
+        for _ in 0..pauses {
             std::hint::spin_loop();
         }
         true
@@ -159,6 +175,8 @@ mod model {
     }
 
     pub(in crate::sync) fn may_wait() {}
+
+    pub(in crate::sync) fn take_turns() {}
 
     pub(in crate::sync) fn blocks_worker() -> bool {
         false

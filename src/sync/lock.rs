@@ -68,9 +68,9 @@ mod spin {
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::thread;
 
-    /// Pauses before the first look at a lock that was held, and between two looks at most. A pause
-    /// is some 15 ns.
-    const PAUSES: u32 = 16;
+    /// Pauses before the first look at a lock that was held, and between two looks at most. A
+    /// pause is some 15 ns.
+    const PAUSES: u32 = 4;
     const MOST_PAUSES: u32 = 128;
     /// Pauses before the core is offered to others.
     const YIELD_AFTER: u32 = 1500;
@@ -90,13 +90,13 @@ mod spin {
             Held(self)
         }
 
+        /// Pauses before each look, and longer each time: two threads that use the lock all the
+        /// time are fastest if each keeps it, and what it guards, in its cache for a few dozen
+        /// turns.
         #[cold]
         fn spin(&self) {
-            let mut pauses = PAUSES;
-            let mut paused = 0;
+            let (mut pauses, mut paused) = (PAUSES, 0);
             loop {
-                // A while before each look: two threads that use the lock all the time are fastest
-                // if each keeps it, and what it guards, in its cache for a few dozen turns.
                 for _ in 0..pauses {
                     hint::spin_loop();
                 }

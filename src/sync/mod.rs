@@ -3,7 +3,7 @@
 //! What std has is here under the same names, with the same signatures, errors and poisoning, so
 //! that `use ramie::sync::...` takes the place of `use std::sync::...`. A fiber that has to wait
 //! suspends, and a thread blocks; either may wake the other. And there are [`Semaphore`],
-//! [`Event`], [`WaitGroup`], [`mpmc`] and [`futex`].
+//! [`Event`], [`WaitGroup`] and [`futex`], and beside [`mpsc`] four other kinds of channels.
 //!
 //! - A wait needs no memory but the waiter's own stack, and a wake between fibers of one worker no
 //!   system call.
@@ -30,6 +30,7 @@
 
 mod barrier;
 mod block;
+pub mod broadcast;
 pub(crate) mod chan;
 mod condvar;
 mod event;
@@ -42,13 +43,17 @@ pub mod mpsc;
 mod mutex;
 mod once;
 mod once_lock;
+pub mod oneshot;
 mod poison;
 pub(crate) mod raw;
 pub(crate) mod raw_rw;
 mod rwlock;
+#[doc(hidden)]
+pub mod select;
 mod semaphore;
 pub(crate) mod wait;
 mod wait_group;
+pub mod watch;
 
 #[cfg(all(test, loom))]
 pub(crate) use block::{IS_CANARY, NO_FENCES};

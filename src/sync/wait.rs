@@ -259,6 +259,21 @@ impl Queue {
         self.head.is_null()
     }
 
+    /// Whether somebody else than `me` is in it who can be claimed at this moment.
+    pub(crate) fn has_other(&self, me: Pin<&Waiter>) -> bool {
+        let mut at = self.head;
+        // SAFETY: nodes in the queue are alive (invariant 2).
+        while let Some(node) = unsafe { at.as_ref() } {
+            if node.waiter.selected.load(Ordering::Relaxed) == WAITING
+                && !ptr::eq(node.waiter.get_ref(), me.get_ref())
+            {
+                return true;
+            }
+            at = node.next.get();
+        }
+        false
+    }
+
     /// Puts a node at the end. Once woken or withdrawn, its waiter must not wait again.
     #[inline]
     pub(crate) fn push(&mut self, node: Pin<&Node<'_>>) {

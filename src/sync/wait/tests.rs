@@ -1,4 +1,4 @@
-//! Queues of waiters, one step at a time.
+//! Queues of waiters, on threads.
 
 use super::*;
 use std::cell::Cell;
