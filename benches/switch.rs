@@ -4,6 +4,9 @@
 //! stack pointers, jump. It has no scheduler, no state, no check. The peer is corosensei, whose
 //! `resume` and `suspend` do the same with a safe interface. Ours is two fibers that yield
 //! in turn, and so includes the scheduler: half of a pass through the run queue per switch.
+//!
+//! "unpark and park" is a round trip between two fibers that wake each other: two wake-ups, two
+//! waits. The peer is two threads, on one core.
 
 mod common;
 
@@ -11,14 +14,19 @@ use common::{Bench, Metric, OURS, ns_per};
 
 const SWITCH: Metric = Metric::time("switch", "ns");
 
+const PARK: Metric = Metric::time("unpark and park, there and back", "ns");
+
 fn main() {
     let mut bench = Bench::from_args();
     let n = bench.amount(20_000_000, 200_000);
+    let rounds = bench.amount(2_000_000, 20_000);
     common::pin(0);
     for _ in bench.rounds(7) {
         bench.run(SWITCH, OURS, || ours(n));
         bench.run(SWITCH, "bare switch", || bare(n));
         bench.run(SWITCH, "corosensei", || corosensei(n));
+        bench.run(PARK, OURS, || ours_park(rounds));
+        bench.run(PARK, "std::thread", || threads_park(rounds / 50));
     }
     bench.print();
 }
@@ -35,6 +43,47 @@ fn ours(switches: usize) -> Option<f64> {
             other.join().expect("no fiber panicked");
         })
     });
+    Some(ns)
+}
+
+/// Two fibers of one worker wake each other.
+fn ours_park(rounds: usize) -> Option<f64> {
+    let runtime = common::runtime(1)?;
+    let ns = runtime.run(|| {
+        let me = ramie::current();
+        let other = ramie::spawn_local(move || {
+            for _ in 0..rounds {
+                ramie::park();
+                me.unpark();
+            }
+        });
+        let ns = ns_per(rounds, || {
+            for _ in 0..rounds {
+                other.fiber().unpark();
+                ramie::park();
+            }
+        });
+        other.join().expect("no fiber panicked");
+        ns
+    });
+    Some(ns)
+}
+
+fn threads_park(rounds: usize) -> Option<f64> {
+    let me = std::thread::current();
+    let other = std::thread::spawn(move || {
+        for _ in 0..rounds {
+            std::thread::park();
+            me.unpark();
+        }
+    });
+    let ns = ns_per(rounds, || {
+        for _ in 0..rounds {
+            other.thread().unpark();
+            std::thread::park();
+        }
+    });
+    other.join().expect("no thread panicked");
     Some(ns)
 }
 

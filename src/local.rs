@@ -141,10 +141,13 @@ impl Inheritance {
     /// # Safety
     /// As said; and the fiber has no values yet.
     pub(crate) unsafe fn give(self, fiber: FiberPtr) {
+        if self.0.is_empty() {
+            return; // so is the fiber's table, and stays untouched
+        }
         // SAFETY: the caller's promise. The values may go to another thread with the fiber:
         // `copy` requires them to be `Send`, and there are no others. An empty table owns nothing,
         // so that nothing is lost by overwriting it.
-        unsafe { fiber.header().locals.get().write(self.0) };
+        unsafe { fiber.header().locals().write(self.0) };
     }
 }
 
@@ -155,7 +158,7 @@ impl Inheritance {
     /// The fiber is fresh, and nobody else has it.
     pub(crate) unsafe fn take_back(fiber: FiberPtr) -> Self {
         // SAFETY: the caller's promise.
-        Self(unsafe { fiber.header().locals.get().replace(Locals::new()) })
+        Self(unsafe { fiber.header().locals().replace(Locals::new()) })
     }
 }
 
@@ -203,7 +206,7 @@ thread_local! {
 /// code, so that uses never overlap.
 fn table() -> *mut Locals {
     match current::fiber() {
-        Some((_, fiber)) => fiber.header().locals.get(),
+        Some((_, fiber)) => fiber.header().locals(),
         None => THREAD.with(|locals| locals.get()),
     }
 }

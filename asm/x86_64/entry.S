@@ -1,22 +1,24 @@
 # Where a fiber begins: the first switch to it continues here. x86-64, System V, ELF.
 #
-# Signature: not callable; a switch jumps here. It calls, and never returns from,
+# Signature: not callable; a switch jumps here. It goes on, as if it called it, in
 #   noreturn start(uintptr_t word, void *peer, struct start *start);
 #
 # Registers
 #   in         rdi = word, rsi = peer (as switch.s leaves them), rsp = initial frame + 8
 #   out        rdi = word, rsi = peer, rdx = address of the block above the frame
-#   clobbered  rax, rbp
+#   clobbered  rax, rcx, rbp
 #
 # The initial frame, written by Context::init
-#   +48  top of the stack, a multiple of 16
-#   +40  unused
-#   +16  struct start (three words, opaque here); rsp at the call, a multiple of 16
+#   +16  struct start (opaque here) up to the top of the stack; rsp at the call, a multiple of 16
 #   + 8  address of start
 #   + 0  address of ramie_v0_1_fiber_entry
 #
 # Unwinding: the return address is undefined, which ends every backtrace here; rbp = 0 ends the
 # chain for those who walk frame pointers. A panic must not come this far: `start` is nounwind.
+#
+# It jumps, with the return address that a call would push: a real call would leave one more address
+# on the processor's stack of return addresses, for a return that never comes, and have the next
+# returns on this thread mispredicted.
 #
 # FP: no control word is touched. CET: endbr64, as we are reached by an indirect jump.
 
@@ -35,8 +37,10 @@ ramie_v0_1_fiber_entry:
     mov     rdx, rsp
     xor     ebp, ebp
     # rax = start, rdi = word, rsi = peer, rdx = rsp = its third argument
-    call    rax
-    ud2
+    lea     rcx, [rip + 2f]
+    push    rcx
+    jmp     rax
+2:  ud2
     .cfi_endproc
 .size   ramie_v0_1_fiber_entry, . - ramie_v0_1_fiber_entry
 .popsection

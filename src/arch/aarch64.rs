@@ -30,10 +30,8 @@ pub(crate) struct Context {
 /// What a fiber needs for its start; it lies just below the top of the stack.
 #[repr(C)]
 struct Start {
-    entry: Entry,
     arg: *mut (),
     this: *mut Context,
-    unused: usize,
 }
 
 /// The initial frame (diagram in `entry.S`).
@@ -53,15 +51,14 @@ const _: () =
 impl Context {
     /// See the contract in `arch/mod.rs`.
     #[inline]
-    pub(crate) unsafe fn init(
+    pub(crate) unsafe fn init<E: Entry>(
         this: *mut Self,
         top: *mut u8,
-        limit: *mut u8,
-        entry: Entry,
+        limit: impl FnOnce() -> *mut u8,
         arg: *mut (),
     ) {
-        debug_assert!(top.addr().is_multiple_of(16) && top.addr() > limit.addr());
-        let start = Start { entry, arg, this, unused: 0 };
+        debug_assert!(top.addr().is_multiple_of(16) && top.addr() > limit().addr());
+        let start = Start { arg, this };
         // SAFETY: the caller hands over the unused stack below `top`, larger than one frame.
         let frame = unsafe { top.cast::<Frame>().sub(1) };
         // SAFETY: as above.
@@ -69,7 +66,7 @@ impl Context {
             frame.write(Frame {
                 frame_pointer: 0,
                 resume_at: fiber_entry,
-                start_fiber,
+                start_fiber: start_fiber::<E>,
                 unused: 0,
                 start,
             });
@@ -103,14 +100,19 @@ impl Context {
     }
 }
 
-/// The first Rust code on a fiber's stack, called by `entry.S` on the first resume.
-unsafe extern "C" fn start_fiber(word: usize, peer: *mut Frame, start: *const Start) -> ! {
-    // SAFETY: `init` wrote it, and the stack pointer was at it when `entry.S` called.
-    let Start { entry, arg, this, .. } = unsafe { start.read() };
+/// The first Rust code on a fiber's stack, where `entry.S` goes on the first resume. The body is
+/// inlined here: a call of it would be one that never returns (see `entry.S`).
+unsafe extern "C" fn start_fiber<E: Entry>(
+    word: usize,
+    peer: *mut Frame,
+    start: *const Start,
+) -> ! {
+    // SAFETY: `init` wrote it, and the stack pointer was at it when `entry.S` left.
+    let Start { arg, this } = unsafe { start.read() };
     // SAFETY: we run, so the context is ours; `peer` is the frame of who resumed us (invariant 1).
     unsafe { (*this).peer = peer };
     // SAFETY: the caller of `init` gave them to be called once, here.
-    let last = unsafe { entry(arg, word) };
+    let last = unsafe { E::enter(arg, word) };
     // SAFETY: the context is still ours.
     let to = unsafe { (*this).peer };
     // SAFETY: the frame of who resumed us last, which need not be `peer` (invariant 1).
@@ -182,6 +184,24 @@ pub(crate) fn set_current(word: usize) {
             options(nostack, preserves_flags),
         );
     }
+}
+
+/// Asks for the cache line at `address`, which may be any: a hint.
+#[inline(always)]
+pub(crate) fn prefetch(address: *const ()) {
+    // SAFETY: changes no register and no memory, and does not fault.
+    unsafe {
+        asm!("prfm pldl1keep, [{}]", in(reg) address, options(nostack, preserves_flags, readonly));
+    }
+}
+
+/// The stack pointer, in whatever frame this is inlined into.
+#[inline(always)]
+pub(crate) fn stack_pointer() -> usize {
+    let pointer: usize;
+    // SAFETY: reads a register.
+    unsafe { asm!("mov {0}, sp", out(reg) pointer, options(nomem, nostack, preserves_flags)) };
+    pointer
 }
 
 /// Whether this thread has a guarded control stack, which the switch does not change: the first

@@ -5,14 +5,14 @@
 //! A [`Context`] is one fiber's execution. It lies at a fixed address (in the fiber's header) from
 //! `init` until the `resume` in which the fiber ends has returned. One thread at a time uses it.
 //!
-//! - `Context::init(this, top, limit, entry, arg)` prepares a fiber on the stack `limit..top` (top
+//! - `Context::init::<E>(this, top, limit, arg)` prepares a fiber on the stack `limit()..top` (top
 //!   is the high end, aligned to 16). Nothing runs yet. The memory at `this` need not be
 //!   initialised.
 //! - `Context::resume(this, word)` is called off the fiber, by the idle context. It switches to the
 //!   fiber and returns the word that the fiber gives back when it next suspends or ends.
 //! - `Context::suspend(this, word)` is called on the fiber. It switches back to whoever resumed it,
 //!   handing over `word`, and returns the word of the next `resume`.
-//! - `entry(arg, word)` is the fiber's body: `word` comes from the first `resume`. It must not
+//! - `E::enter(arg, word)` is the fiber's body: `word` comes from the first `resume`. It must not
 //!   unwind. The word it returns is handed over by the last switch; after that the context may only
 //!   be `init`ialised again or forgotten, and the stack below it holds nothing that is still
 //!   needed.
@@ -22,8 +22,9 @@
 //! control words, not the signal mask (see `asm/README.md`).
 //!
 //! Beside the context: `get_current()` and `set_current(word)`, one word per thread, 0 at first,
-//! whose address the compiler cannot keep across a switch; and `has_shadow_stack()`, by which the
-//! runtime can refuse to start on a thread where the switch would fault.
+//! whose address the compiler cannot keep across a switch; `has_shadow_stack()`, by which the
+//! runtime can refuse to start on a thread where the switch would fault; and `prefetch(address)`,
+//! for fibers that are about to be resumed after a long time.
 //!
 //! # Who chooses
 //!
@@ -57,13 +58,25 @@ use riscv64 as chosen;
 #[cfg(switch = "x86_64")]
 use x86_64 as chosen;
 
-pub(crate) use chosen::{Context, get_current, set_current};
+pub(crate) use chosen::{Context, get_current, prefetch, set_current};
 
-/// A fiber's body: `entry(arg, first_word) -> last_word`.
-pub(crate) type Entry = unsafe extern "C" fn(arg: *mut (), word: usize) -> usize;
+/// A fiber's body. A type, not the address of a function, so that it is inlined into the fiber's
+/// start.
+pub(crate) trait Entry {
+    /// Takes the `arg` of `init` and the first word, returns the last word. Must not unwind.
+    ///
+    /// # Safety
+    /// Called once, by the switch, on the fiber.
+    unsafe fn enter(arg: *mut (), word: usize) -> usize;
+}
+
+/// The stack pointer of the caller, or an address near it.
+#[inline(always)]
+pub(crate) fn stack_pointer() -> usize {
+    chosen::stack_pointer()
+}
 
 /// Whether this thread has a shadow stack, so that a return after a switch would fault.
-#[cfg_attr(not(test), expect(dead_code, reason = "the runtime is to ask this before it starts"))]
 #[inline]
 pub(crate) fn has_shadow_stack() -> bool {
     chosen::has_shadow_stack()

@@ -43,13 +43,13 @@ unsafe impl Stack for Borrowed {
 impl Context {
     /// See the contract in `arch/mod.rs`.
     #[inline]
-    pub(crate) unsafe fn init(
+    pub(crate) unsafe fn init<E: Entry>(
         this: *mut Self,
         top: *mut u8,
-        limit: *mut u8,
-        entry: Entry,
+        limit: impl FnOnce() -> *mut u8,
         arg: *mut (),
     ) {
+        let limit = limit();
         debug_assert!(top.addr().is_multiple_of(16) && top.addr() > limit.addr());
         // corosensei takes addresses as integers, and makes pointers of them.
         let address = |end: *mut u8| {
@@ -62,7 +62,7 @@ impl Context {
             // SAFETY: only the fiber, which is us, uses this field (invariant 2).
             unsafe { slot.write(MaybeUninit::new(yielder)) };
             // SAFETY: the caller of `init` gave them to be called once, here.
-            unsafe { entry(arg, word) }
+            unsafe { E::enter(arg, word) }
         };
         let coroutine = ManuallyDrop::new(Coroutine::with_stack(stack, body));
         // SAFETY: the memory at `this` is the caller's to fill; what it held is done or forgotten.
@@ -113,6 +113,18 @@ pub(crate) fn get_current() -> usize {
 #[inline(never)]
 pub(crate) fn set_current(word: usize) {
     with_slot(|slot| slot.set(black_box(word)));
+}
+
+/// Asks for the cache line at an address, which may be any: a hint that is not taken.
+#[allow(dead_code, reason = "no part of what the tests compare")]
+#[inline(always)]
+pub(crate) fn prefetch(_address: *const ()) {}
+
+/// An address in the caller's frame, or near it; under AddressSanitizer, locals may lie elsewhere.
+#[inline(always)]
+pub(crate) fn stack_pointer() -> usize {
+    let here = 0_u8;
+    std::hint::black_box(&raw const here).addr()
 }
 
 /// Whether a shadow stack is in the way; nobody asks corosensei.

@@ -3,17 +3,15 @@
 //! The closure, and later its result, lie in the payload below the header. Large ones are boxed, so
 //! that a parked fiber stays within a page and a small stack is not eaten by its argument.
 
-use std::cell::{Cell, UnsafeCell};
-use std::mem::MaybeUninit;
+use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::ptr::{self, NonNull};
+use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, AtomicU32};
 use std::thread;
 
-use super::header::Waiting;
+use super::header::HIGHEST;
 use super::local::{self, Locals};
-use super::{AfterSwitch, Bounds, Cancel, Children, FiberPtr, Header, Signal};
+use super::{AfterSwitch, Children, FiberPtr, Header};
 use super::{park, spans};
 use crate::arch::{Context, Entry};
 use crate::stack::{Stack, sanitize};
@@ -25,16 +23,12 @@ const INLINE_MAX: usize = 512;
 const COLOUR_BITS: u32 = 4;
 const COLOUR_BYTES: usize = 64;
 
-/// The most that colour, header and payload take, with what rounding down adds to each.
-const TAKEN_MAX: usize = (COLOUR_BYTES << COLOUR_BITS)
-    + size_of::<Header>()
-    + INLINE_MAX
-    + align_of::<Header>()
-    + 64
-    + 16;
+/// The most that colour, header and payload take, with what rounding adds.
+const TAKEN_MAX: usize = (COLOUR_BYTES << COLOUR_BITS) + size_of::<Header>() + INLINE_MAX + 64;
 
 // The smallest stack has 16 KiB, of which a quarter is guard.
-const _: () = assert!(TAKEN_MAX <= 4096 && size_of::<thread::Result<()>>() <= INLINE_MAX);
+const _: () = assert!(TAKEN_MAX <= HIGHEST && size_of::<thread::Result<()>>() <= INLINE_MAX);
+const _: () = assert!(align_of::<Header>() == COLOUR_BYTES);
 
 /// A slot's colour: the top bits of a product, which depend on all bits of the address.
 #[inline]
@@ -53,6 +47,23 @@ const fn stored_size<V>() -> usize {
 
 const fn stored_align<V>() -> usize {
     if is_inline::<V>() { align_of::<V>() } else { align_of::<Box<V>>() }
+}
+
+const fn extent<V>() -> usize {
+    stored_size::<V>().next_multiple_of(stored_align::<V>())
+}
+
+/// Where a closure or a result of this type is stored: directly below the header, so that who knows
+/// the type knows the place.
+#[inline(always)]
+fn place<V>(header: *mut Header) -> *mut () {
+    header.wrapping_byte_sub(const { extent::<V>() }).cast()
+}
+
+/// How far below the header the stack's frames begin.
+const fn frames_below<F, T>() -> usize {
+    let (f, t) = (extent::<F>(), extent::<thread::Result<T>>());
+    (if f > t { f } else { t }).next_multiple_of(16)
 }
 
 /// # Safety
@@ -124,11 +135,17 @@ impl Parent for ChildOf {
 /// Nothing runs and nothing is published yet. The closure may be run on another thread than the
 /// caller's if the caller hands the fiber over to one; its being `Send` is the caller's concern.
 #[inline]
-pub(crate) fn create<F, T>(stack: Stack, id: u64, name: Option<Arc<str>>, f: F) -> FiberPtr
+pub(crate) fn create<F, T>(
+    stack: Stack,
+    id: u64,
+    home: *mut (),
+    name: Option<Arc<str>>,
+    f: F,
+) -> FiberPtr
 where
     F: FnOnce() -> T,
 {
-    create_child::<F, T, NoParent>(stack, id, name, f, NoParent)
+    create_child::<F, T, NoParent>(stack, id, home, name, f, NoParent)
 }
 
 /// As [`create`], for a fiber that has a parent.
@@ -136,6 +153,7 @@ where
 pub(crate) fn create_child<F, T, P>(
     stack: Stack,
     id: u64,
+    home: *mut (),
     name: Option<Arc<str>>,
     f: F,
     parent: P,
@@ -144,79 +162,54 @@ where
     F: FnOnce() -> T,
     P: Parent,
 {
-    let size = const {
-        let (a, b) = (stored_size::<(F, P)>(), stored_size::<thread::Result<T>>());
-        if a > b { a } else { b }
-    };
-    let align = const {
-        let (a, b) = (stored_align::<(F, P)>(), stored_align::<thread::Result<T>>());
-        if a > b { a } else { b }
-    };
     let colour = colour(stack.top().addr());
-    let below_top = |bytes: usize, align: usize| {
-        let top = stack.top();
-        top.wrapping_byte_sub(top.addr() - ((top.addr() - bytes) & !(align - 1)))
-    };
-    let header = below_top(colour + size_of::<Header>(), align_of::<Header>()).cast::<Header>();
-    let payload_bytes = stack.top().addr() - header.addr() + size;
-    let payload = below_top(payload_bytes, align).cast::<()>();
-    let frames = below_top(stack.top().addr() - payload.addr(), 16);
-    let limit = stack.limit();
+    let header = stack.top().wrapping_sub(colour + size_of::<Header>()).cast::<Header>();
+    let frames = header.wrapping_byte_sub(const { frames_below::<(F, P), T>() }).cast::<u8>();
 
-    // SAFETY: all three lie in the stack, which is ours and unused, do not overlap, and are
-    // aligned: each starts below the end of the one before, rounded down. `TAKEN_MAX` bounds what
-    // they take.
-    let fiber = unsafe {
-        store::<(F, P)>(payload, (f, parent));
-        header.write(Header {
-            context: UnsafeCell::new(MaybeUninit::uninit()),
-            next: Cell::new(None),
-            inbox_next: Cell::new(ptr::null_mut()),
-            waiting: Cell::new(Waiting::Nothing),
-            payload,
-            home: AtomicPtr::new(ptr::null_mut()),
-            token: Signal::new(),
-            ended: Signal::new(),
-            refs: AtomicU32::new(1),
-            no_suspend: Cell::new(0),
-            cancel: Cancel::new(),
-            bounds: Bounds::new(),
-            panicked: Cell::new(false),
-            thread_pointer: Cell::new(0),
-            thread: Cell::new(ptr::null_mut()),
-            cancel_next: Cell::new(ptr::null_mut()),
-            id,
-            sanitize: UnsafeCell::new(sanitize::FiberState::new(&stack)),
-            stack: UnsafeCell::new(Some(stack)),
-            name,
-            locals: UnsafeCell::new(Locals::new()),
-        });
-        FiberPtr::new(NonNull::new_unchecked(header))
-    };
-    let entry: Entry = body::<F, T, P>;
-    // SAFETY: `frames` is the aligned high end of the free part of the stack.
-    unsafe { Context::init(fiber.context(), frames, limit, entry, header.cast()) };
-    fiber
+    // SAFETY: header, closure and first frame lie in the stack, which is ours and unused, do not
+    // overlap, and are aligned: the top of a stack is aligned to a page, and colours, the header
+    // and `place` to 64. `TAKEN_MAX` bounds what they take. The header's place depends on the stack
+    // only.
+    unsafe {
+        store(place::<(F, P)>(header), (f, parent));
+        Header::init(header, &stack, id, home, name);
+        let fiber = FiberPtr::new(NonNull::new_unchecked(header));
+        let context = fiber.context();
+        Context::init::<Body<F, T, P>>(context, frames, || stack.limit(), header.cast());
+        // The header is its owner now.
+        std::mem::forget(stack);
+        fiber
+    }
 }
 
-/// A fiber's whole life.
+/// What a fiber made by `create_child::<F, T, P>` runs.
+struct Body<F, T, P>(PhantomData<(F, T, P)>);
+
+impl<F: FnOnce() -> T, T, P: Parent> Entry for Body<F, T, P> {
+    #[inline(always)]
+    unsafe fn enter(header: *mut (), _worker: usize) -> usize {
+        // SAFETY: the header that `create_child::<F, T, P>` passed to the switch.
+        unsafe { body::<F, T, P>(header) }
+    }
+}
+
+/// A fiber's whole life. Ends with a suspension, and is not resumed.
 ///
 /// # Safety
 /// Called once by the switch, with the header that `create_child::<F, T, P>` made.
-unsafe extern "C" fn body<F, T, P>(header: *mut (), _worker: usize) -> usize
+#[inline(always)]
+unsafe fn body<F, T, P>(header: *mut ()) -> usize
 where
     F: FnOnce() -> T,
     P: Parent,
 {
-    const FREE: &AfterSwitch<'static> = &AfterSwitch::Free;
     // SAFETY: `create` made it, and the fiber is alive: it is running.
     let fiber = unsafe { FiberPtr::new(NonNull::new_unchecked(header.cast())) };
     // SAFETY: first thing on the fiber's stack.
-    unsafe { sanitize::after_suspend(fiber.header().thread.get(), fiber.header().sanitize.get()) };
-
+    unsafe { sanitize::after_suspend(fiber.header().sanitize.get()) };
     // SAFETY: `create_child` stored it, and this runs once. The payload is free again after it, and
     // has room for the result.
-    let (f, parent) = unsafe { load::<(F, P)>(fiber.header().payload) };
+    let (f, parent) = unsafe { load::<(F, P)>(place::<(F, P)>(fiber.as_ptr())) };
     let mut result = catch_unwind(AssertUnwindSafe(f));
     // SAFETY: the fiber is the one that runs.
     unsafe { destroy_locals_into(fiber, &mut result) };
@@ -248,15 +241,12 @@ where
     if unsafe { destroy_locals(fiber) }.is_err() {
         result_panicked();
     }
-    if let Some(children) = parent.children() {
-        let after = AfterSwitch::FreeChild(children);
-        // SAFETY: as above.
-        unsafe { park::suspend(fiber, &after) };
-        unreachable!("a fiber that is over was resumed");
-    }
-    // SAFETY: the last thing before the return, and so before the last switch.
-    unsafe { sanitize::before_end(fiber.header().thread.get(), fiber.header().sanitize.get()) };
-    FREE as *const AfterSwitch<'static> as usize
+    let after = match parent.children() {
+        None => AfterSwitch::Free,
+        Some(children) => AfterSwitch::FreeChild(children),
+    };
+    // SAFETY: as above.
+    unsafe { park::suspend(fiber, &after) }
 }
 
 /// # Safety
@@ -268,7 +258,7 @@ unsafe fn keep_result<T, P: Parent>(fiber: FiberPtr, parent: P, result: thread::
         children.panicked();
     }
     // SAFETY: the caller's promise.
-    unsafe { store::<thread::Result<T>>(fiber.header().payload, result) };
+    unsafe { store(place::<thread::Result<T>>(fiber.as_ptr()), result) };
 }
 
 /// Runs the closure of a fresh fiber right here, on the caller's stack, and keeps its result. The
@@ -282,7 +272,7 @@ where
     P: Parent,
 {
     // SAFETY: the caller's promise. This reads the closure, once, and so frees the payload.
-    let (f, parent) = unsafe { load::<(F, P)>(fiber.header().payload) };
+    let (f, parent) = unsafe { load::<(F, P)>(place::<(F, P)>(fiber.as_ptr())) };
     let result = catch_unwind(AssertUnwindSafe(f));
     // SAFETY: as above.
     unsafe { keep_result(fiber, parent, result) };
@@ -295,13 +285,11 @@ where
 /// `fiber` is the fiber that runs.
 #[inline]
 unsafe fn destroy_locals(fiber: FiberPtr) -> thread::Result<()> {
-    let locals = fiber.header().locals.get();
-    // SAFETY: the running fiber's own, for one look.
-    if unsafe { (*locals).is_empty() } {
+    if !fiber.header().has_locals() {
         return Ok(());
     }
     // SAFETY: as the caller's.
-    unsafe { destroy_locals_slow(locals) }
+    unsafe { destroy_locals_slow(fiber.header().locals()) }
 }
 
 /// Destroys the fiber-local values; the panic of a destructor takes the place of a result that is
@@ -345,7 +333,7 @@ unsafe fn destroy_locals_slow(locals: *mut Locals) -> thread::Result<()> {
 /// `F` is the closure type of the fiber, which was made by [`create`] and is fresh.
 pub(crate) unsafe fn discard<F>(fiber: FiberPtr) {
     // SAFETY: the caller's promise.
-    drop(unsafe { load::<(F, NoParent)>(fiber.header().payload) });
+    drop(unsafe { load::<(F, NoParent)>(place::<(F, NoParent)>(fiber.as_ptr())) });
 }
 
 /// Takes the result of a fiber that has ended.
@@ -355,7 +343,7 @@ pub(crate) unsafe fn discard<F>(fiber: FiberPtr) {
 #[inline]
 pub(crate) unsafe fn take_result<T>(fiber: FiberPtr) -> thread::Result<T> {
     // SAFETY: the caller's promise.
-    unsafe { load::<thread::Result<T>>(fiber.header().payload) }
+    unsafe { load(place::<thread::Result<T>>(fiber.as_ptr())) }
 }
 
 /// Drops the result of a fiber that has ended, as std does for a thread nobody joins.

@@ -5,7 +5,7 @@
 //!                │ colour (0..15 x 64 B) │  spreads the headers over the cache's sets
 //!                ├───────────────────────┤ ◄── FiberPtr
 //!                │ Header                │
-//!                ├───────────────────────┤ ◄── Header::payload
+//!                ├───────────────────────┤
 //!                │ closure, later result │
 //!                ├───────────────────────┤ ◄── first stack pointer
 //!                │ frames, growing down  │
@@ -22,11 +22,12 @@
 //!
 //! | field                                        | by whom                                       |
 //! |----------------------------------------------|-----------------------------------------------|
-//! | `context`, `next`, `waiting`, `no_suspend`, `bounds` | the holder                            |
-//! | `locals`                                     | the fiber itself                              |
-//! | `payload` (the memory)                       | the holder; the join handle once `ended` is set |
+//! | `context`, `next`, `started`, `waiting`, `no_suspend`, `bounds` | the holder                 |
+//! | `locals`, `owns`                             | the fiber itself                              |
+//! | `awaited`                                    | the join handle                               |
+//! | closure and result (the memory)              | the holder; the join handle once `ended` is set |
 //! | `token`, `ended`, `refs`, `cancel`, `home`   | any thread that keeps the fiber alive         |
-//! | `name`, `id`, `stack`                        | written before the fiber is published         |
+//! | `name`, `id`, `kept`, `stack_class`          | written before the fiber is published         |
 //! | `inbox_next`, `cancel_next`                  | `sched/inbox`, while the fiber is in that list |
 //!
 //! Lifetime. `refs` starts at 1: that one reference belongs to the fiber and its `JoinHandle`
@@ -35,8 +36,8 @@
 
 use std::cell::{Cell, UnsafeCell};
 use std::fmt;
-use std::mem::MaybeUninit;
-use std::ptr::NonNull;
+use std::mem::{ManuallyDrop, MaybeUninit};
+use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
@@ -62,45 +63,138 @@ pub(crate) enum Waiting {
 pub(crate) const BLOCKS: u32 = 1 << 31;
 
 /// One fiber's control block; see the module's head.
+///
+/// The first cache line is written anew for each fiber, and is all that one which never waits for
+/// anything touches. The others are written when the stack is used for the first time, and each
+/// fiber leaves them as it found them: a fiber's creation and its end cost a few cache misses, if
+/// many fibers are alive, and each line is one more.
 #[repr(C, align(64))]
 pub(crate) struct Header {
     /// The suspended execution; `Context::init` fills it.
     pub(crate) context: UnsafeCell<MaybeUninit<Context>>,
     /// The link of the run queue the fiber is in.
     pub(crate) next: Cell<Option<FiberPtr>>,
-    /// The link of its home's inbox (`sched/inbox`).
-    pub(crate) inbox_next: Cell<*mut Header>,
-    /// What it waits for.
-    pub(crate) waiting: Cell<Waiting>,
-    /// The closure before the first resume, the result after the last.
-    pub(crate) payload: *mut (),
-    /// The home worker's `sched::Remote`, null while the fiber is fresh. Opaque to this layer.
+    /// The home worker's `sched::Remote`; while it is open which worker will start the fiber, the
+    /// runtime. Opaque to this layer.
     pub(crate) home: AtomicPtr<()>,
     /// The park token: `unpark` sets it.
     pub(crate) token: Signal,
     /// Set when the fiber has ended; `join` waits on it.
     pub(crate) ended: Signal,
+    pub(crate) id: u64,
     /// Owners of this header.
     pub(crate) refs: AtomicU32,
     /// How many `no_suspend` sections the fiber is in; and [`BLOCKS`].
     pub(crate) no_suspend: Cell<u32>,
     /// Requests to end early.
     pub(crate) cancel: Cancel,
-    /// The calls of `timeout` and `shield` that it is in.
-    pub(crate) bounds: Bounds,
     /// Whether the closure panicked; for statistics.
     pub(crate) panicked: Cell<bool>,
-    /// The thread pointer of a fiber that owns its thread-locals; 0 for every other kind. Reserved.
-    pub(crate) thread_pointer: Cell<usize>,
-    /// The sanitizer's state of the thread that resumed it last.
-    pub(crate) thread: Cell<*mut sanitize::ThreadState>,
+    /// Whether it has been resumed.
+    pub(crate) started: Cell<bool>,
+    /// Whether its join handle is in the list of `sched/lost`.
+    pub(crate) awaited: Cell<bool>,
+    /// Whether `name` or `locals` may own something.
+    owns: Cell<bool>,
+    /// `KEPT` if what follows has been written: a page that was never used reads as zeroes.
+    kept: u8,
+    /// The pool of the stack that the header lies on.
+    stack_class: u8,
+
+    /// What it waits for; `Nothing` before its start and after its end.
+    pub(crate) waiting: Cell<Waiting>,
+    /// The calls of `timeout` and `shield` that it is in; none before its start and after its end.
+    pub(crate) bounds: Bounds,
+    /// The link of its home's inbox (`sched/inbox`).
+    pub(crate) inbox_next: Cell<*mut Header>,
     /// The link of its home's list of cancel requests.
     pub(crate) cancel_next: Cell<*mut Header>,
-    pub(crate) id: u64,
-    pub(crate) stack: UnsafeCell<Option<Stack>>,
+    /// The thread pointer of a fiber that owns its thread-locals; 0 for every other kind. Reserved.
+    pub(crate) thread_pointer: Cell<usize>,
     pub(crate) name: Option<Arc<str>>,
-    pub(crate) locals: UnsafeCell<Locals>,
+    locals: UnsafeCell<Locals>,
     pub(crate) sanitize: UnsafeCell<sanitize::FiberState>,
+}
+
+const KEPT: u8 = 1;
+
+/// A header lies within so many bytes of the top of its stack, which is aligned to a page.
+pub(super) const HIGHEST: usize = 4096;
+
+const _: () =
+    assert!(size_of::<(Context, Cancel)>() != 16 || std::mem::offset_of!(Header, waiting) == 64);
+
+impl Header {
+    /// Writes the header of a fresh fiber on `stack`.
+    ///
+    /// # Safety
+    /// `this` is the place of every header on this stack, in its highest `HIGHEST` bytes; the stack
+    /// is unused, and what lies there has been left by another header, or is zero.
+    #[inline]
+    pub(super) unsafe fn init(
+        this: *mut Self,
+        stack: &Stack,
+        id: u64,
+        home: *mut (),
+        name: Option<Arc<str>>,
+    ) {
+        // SAFETY: the caller's promise. A header that was left is one of a fiber that has ended;
+        // then `release` has emptied what it owned.
+        unsafe {
+            // Volatile, so that it comes before the look: a page that is read first takes two
+            // faults.
+            (&raw mut (*this).id).write_volatile(id);
+            if (&raw const (*this).kept).read_volatile() != KEPT {
+                Self::init_kept(this, stack);
+            }
+            (&raw mut (*this).home).write(AtomicPtr::new(home));
+            (&raw mut (*this).token).write(Signal::new());
+            (&raw mut (*this).ended).write(Signal::new());
+            (&raw mut (*this).refs).write(AtomicU32::new(1));
+            (&raw mut (*this).no_suspend).write(Cell::new(0));
+            (&raw mut (*this).cancel).write(Cancel::new());
+            (&raw mut (*this).panicked).write(Cell::new(false));
+            (&raw mut (*this).started).write(Cell::new(false));
+            (&raw mut (*this).awaited).write(Cell::new(false));
+            (&raw mut (*this).owns).write(Cell::new(name.is_some()));
+            (&raw mut (*this).sanitize).write(UnsafeCell::new(sanitize::FiberState::new(stack)));
+            if name.is_some() {
+                (&raw mut (*this).name).write(name);
+            }
+        }
+    }
+
+    /// # Safety
+    /// As for `init`.
+    #[cold]
+    unsafe fn init_kept(this: *mut Self, stack: &Stack) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            (&raw mut (*this).next).write(Cell::new(None));
+            (&raw mut (*this).waiting).write(Cell::new(Waiting::Nothing));
+            (&raw mut (*this).bounds).write(Bounds::new());
+            (&raw mut (*this).inbox_next).write(Cell::new(ptr::null_mut()));
+            (&raw mut (*this).cancel_next).write(Cell::new(ptr::null_mut()));
+            (&raw mut (*this).thread_pointer).write(Cell::new(0));
+            (&raw mut (*this).name).write(None);
+            (&raw mut (*this).locals).write(UnsafeCell::new(Locals::new()));
+            (&raw mut (*this).stack_class).write(stack.class());
+            (&raw mut (*this).kept).write(KEPT);
+        }
+    }
+
+    /// The table of local values: for the fiber itself, and for whoever drops the header.
+    #[inline]
+    pub(crate) fn locals(&self) -> *mut Locals {
+        self.owns.set(true);
+        self.locals.get()
+    }
+
+    /// Whether there may be any local values.
+    #[inline]
+    pub(super) fn has_locals(&self) -> bool {
+        self.owns.get()
+    }
 }
 
 /// A pointer to the header of a fiber that is alive: whoever holds one keeps it so.
@@ -181,18 +275,40 @@ impl FiberPtr {
         {
             return None;
         }
-        // SAFETY: we were the last owner: nobody else can reach the header. `header` is not used
-        // any more. What is dropped runs no foreign code: the fiber destroyed its local values
-        // itself.
-        unsafe {
-            let stack = (*header.stack.get()).take();
-            debug_assert!(stack.is_some());
-            // The only other fields that own something; most fibers have neither.
-            if header.name.is_some() || !(*header.locals.get()).is_empty() {
-                std::ptr::drop_in_place(self.as_ptr());
-            }
-            stack
+        if header.owns.get() {
+            // SAFETY: we were the last owner: nobody else can reach the header.
+            unsafe { self.disown() };
         }
+        // SAFETY: as above; `header` is not used any more.
+        Some(ManuallyDrop::into_inner(unsafe { self.stack() }))
+    }
+
+    /// Drops what the header owns, which runs no foreign code: the fiber destroyed its local values
+    /// itself.
+    ///
+    /// # Safety
+    /// The caller is the last owner.
+    #[cold]
+    unsafe fn disown(self) {
+        let header = self.as_ptr();
+        // SAFETY: the caller's promise.
+        unsafe {
+            (&raw mut (*header).name).replace(None);
+            (&raw mut (*header).locals).replace(UnsafeCell::new(Locals::new()));
+        }
+    }
+
+    /// The stack that the header lies on.
+    ///
+    /// # Safety
+    /// The `Stack` is taken out by the last owner, and only looked at by others.
+    #[inline]
+    pub(crate) unsafe fn stack(self) -> ManuallyDrop<Stack> {
+        let top = self.as_ptr().cast::<u8>().map_addr(|address| (address | (HIGHEST - 1)) + 1);
+        // SAFETY: the stack's parts, as `init` had them; the caller's promise.
+        ManuallyDrop::new(unsafe {
+            Stack::from_top(NonNull::new_unchecked(top), self.header().stack_class)
+        })
     }
 }
 

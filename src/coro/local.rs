@@ -42,7 +42,7 @@ impl Locals {
         Self { slots: Vec::new() }
     }
 
-    /// Whether no key was ever used.
+    /// Whether there are no values.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.slots.is_empty()

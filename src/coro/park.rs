@@ -23,6 +23,8 @@ pub(crate) enum AfterSwitch<'a> {
     Submit(PendingPtr),
     /// Register me on this signal; resume me when it is set (or at once, if it is).
     Wait(&'a Wait<'a>),
+    /// Resume me when this fiber has ended, and not sooner.
+    Join(FiberPtr),
     /// My closure has returned and its result is in the payload. I am only resumed if nobody wants
     /// the result, to drop it.
     Ended,
@@ -64,11 +66,11 @@ pub(crate) enum OnCancel {
 pub(crate) unsafe fn suspend(fiber: FiberPtr, after: &AfterSwitch<'_>) -> usize {
     let header = fiber.header();
     // SAFETY: the caller's promise; `after` is on this stack, which the idle context reads before
-    // it lets anybody resume us; `thread` is that of the thread we are on, before and after.
+    // it lets anybody resume us.
     unsafe {
-        sanitize::before_suspend(header.thread.get(), header.sanitize.get());
+        sanitize::before_suspend(header.sanitize.get());
         let word = Context::suspend(fiber.context(), after as *const _ as usize);
-        sanitize::after_suspend(header.thread.get(), header.sanitize.get());
+        sanitize::after_suspend(header.sanitize.get());
         word
     }
 }
@@ -85,7 +87,6 @@ pub(crate) unsafe fn resume<'a>(
     thread: *mut sanitize::ThreadState,
 ) -> AfterSwitch<'a> {
     let header = fiber.header();
-    header.thread.set(thread);
     // SAFETY: the caller's promise.
     let word = unsafe {
         sanitize::before_resume(thread, header.sanitize.get());

@@ -7,19 +7,25 @@
 //! | a waiter        | has not happened; this fiber or thread is off its stack      | `set`, `unregister` |
 //! | a task          | has not happened; this waker is to be told                   | `set`, `unregister_task`, `detach` |
 //! | `DETACHED`      | nobody will ask (again), whether it has happened or not      | `set`   |
+//! | `LOST`          | will never happen                                            | `detach` |
 //!
 //! Invariants.
 //! 1. At most one waiter is registered at a time.
 //! 2. A fiber is registered only by the idle context of its worker, after the fiber has left its
 //!    stack: whoever takes the waiter out may resume it at once.
-//! 3. A waiter is taken out exactly once, by `set` or by `unregister`, and whoever took it out, and
-//!    nobody else, makes it ready again. So no wake-up is lost and none is doubled.
+//! 3. A waiter is taken out exactly once, by `set`, `lose` or `unregister`, and whoever took it
+//!    out, and nobody else, makes it ready again. So no wake-up is lost and none is doubled.
 //!    A task is taken out exactly once, too, and with its waker: who took it out owns that.
 //! 4. `set` is final until the waiting side calls `take`: a later `register` fails and the waiter
 //!    does not wait.
 //!
 //! The same word serves as a fiber's park token, as the "it has ended" flag that `join` waits for,
 //! and as the completion of a job on the blocking pool.
+//!
+//! A waiter that nothing but `set` takes out (no deadline, no cancel request) is marked as one that
+//! stays. Whoever finds the mark, and is the only one ever to set this signal, needs no locked
+//! instruction: nobody else writes the word (`set_once`). Nor does whoever registers on the only
+//! setter's thread (`register_here`). So joining a fiber of the same worker takes loads and stores.
 //!
 //! May be called from any thread; no locks, no allocation.
 #![forbid(unsafe_code)]
@@ -29,11 +35,14 @@ use crate::atomic::{AtomicUsize, Ordering};
 const EMPTY: usize = 0;
 const SET: usize = 1;
 const DETACHED: usize = 2;
+const LOST: usize = 3;
 /// Set in the word of a task, beside its waker's address. All waiters are at 8-aligned addresses.
 const TASK: usize = 2;
 /// Set in the word of a thread's waiter. A fiber's has no flag.
 const THREAD: usize = 4;
 const FLAGS: usize = 7;
+/// Set in the word of a fiber that stays registered until `set`; headers are aligned to 64.
+const STAYS: usize = 8;
 
 /// Who waits on a [`Signal`], as found by the one who sets it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,11 +62,11 @@ pub(crate) enum Waiter {
 impl Waiter {
     fn from_word(word: usize) -> Self {
         match word {
-            EMPTY | SET => Self::None,
+            EMPTY | SET | LOST => Self::None,
             DETACHED => Self::Detached,
             word if word & THREAD != 0 => Self::Thread(word & !FLAGS),
             word if word & TASK != 0 => Self::Task(word & !FLAGS),
-            word => Self::Fiber(word),
+            word => Self::Fiber(word & !STAYS),
         }
     }
 
@@ -84,7 +93,7 @@ impl Waiter {
 /// What [`Signal::detach`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Before {
-    /// It has not happened; nobody was registered.
+    /// It has not happened, and perhaps never will; nobody was registered.
     Nothing,
     /// It has not happened; this task, now the caller's, was registered.
     Task(usize),
@@ -121,17 +130,60 @@ impl Signal {
         self.0.load(Ordering::Acquire) == DETACHED
     }
 
-    /// Registers the one waiter; `false` when it has happened already (and `waiter` stays out).
+    /// Whether it will never happen.
+    #[inline]
+    pub(crate) fn is_lost(&self) -> bool {
+        self.0.load(Ordering::Acquire) == LOST
+    }
+
+    /// Registers the one waiter; `false` when it has happened already, or never will (and `waiter`
+    /// stays out).
     #[inline]
     pub(crate) fn register(&self, waiter: Waiter) -> bool {
         match self.0.compare_exchange(EMPTY, waiter.to_word(), Ordering::AcqRel, Ordering::Acquire)
         {
             Ok(_) => true,
             Err(word) => {
-                assert!(word == SET, "two waiters on one signal (invariant 1)");
+                assert!(word == SET || word == LOST, "two waiters on one signal (invariant 1)");
                 false
             }
         }
+    }
+
+    /// As `register`, for a fiber that is not taken out again but by `set`.
+    #[inline]
+    pub(crate) fn register_to_stay(&self, fiber: usize) -> bool {
+        let stays = fiber | STAYS;
+        match self.0.compare_exchange(EMPTY, stays, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => true,
+            Err(word) => {
+                assert!(word == SET || word == LOST, "two waiters on one signal (invariant 1)");
+                false
+            }
+        }
+    }
+
+    /// As `register_to_stay`, on the thread that is the only one ever to set the signal.
+    #[inline]
+    pub(crate) fn register_here(&self, fiber: usize) -> bool {
+        let word = self.0.load(Ordering::Acquire);
+        if word == EMPTY {
+            self.0.store(fiber | STAYS, Ordering::Relaxed);
+            return true;
+        }
+        assert!(word == SET || word == LOST, "two waiters on one signal (invariant 1)");
+        false
+    }
+
+    /// As `set`, where nobody else ever sets the signal.
+    #[inline]
+    pub(crate) fn set_once(&self) -> Waiter {
+        let word = self.0.load(Ordering::Acquire);
+        if word & (STAYS | FLAGS) == STAYS {
+            self.0.store(SET, Ordering::Release);
+            return Waiter::Fiber(word & !STAYS);
+        }
+        self.set()
     }
 
     /// Takes `waiter` out again; `false` when `set` took it out first, and then it is being woken.
@@ -146,6 +198,21 @@ impl Signal {
     #[inline]
     pub(crate) fn set(&self) -> Waiter {
         Waiter::from_word(self.0.swap(SET, Ordering::AcqRel))
+    }
+
+    /// It will never happen: whoever would have called `set` is gone. The waiter that comes back is
+    /// the caller's to make ready (invariant 3).
+    pub(crate) fn lose(&self) -> Waiter {
+        let mut word = self.0.load(Ordering::Acquire);
+        loop {
+            if matches!(word, SET | DETACHED | LOST) {
+                return Waiter::None;
+            }
+            match self.0.compare_exchange(word, LOST, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Waiter::from_word(word),
+                Err(seen) => word = seen,
+            }
+        }
     }
 
     /// Forgets that it has happened, and says whether it had. Only for the waiting side, while it
@@ -169,7 +236,7 @@ impl Signal {
     #[inline]
     pub(crate) fn detach(&self) -> Before {
         match self.0.swap(DETACHED, Ordering::AcqRel) {
-            EMPTY => Before::Nothing,
+            EMPTY | LOST => Before::Nothing,
             SET => Before::Set,
             DETACHED => Before::Detached,
             word => match Waiter::from_word(word) {

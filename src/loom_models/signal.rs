@@ -102,6 +102,73 @@ fn ended_or_detached() {
     });
 }
 
+/// A waiter that stays until the only setter comes, which another thread is, or the same.
+fn wait_to_the_end(elsewhere: bool, register: fn(&Signal) -> bool) {
+    let scene = Scene::new();
+    let other = {
+        let scene = Arc::clone(&scene);
+        thread::spawn(move || {
+            if elsewhere {
+                set_once(&scene);
+            } else if scene.signal.is_set() {
+                assert_eq!(scene.data.load(Relaxed), 1, "what came before `set` is not visible");
+            }
+        })
+    };
+    scene.frame.store(1, Relaxed);
+    let registered = register(&scene.signal);
+    if !elsewhere {
+        set_once(&scene);
+    } else if !registered {
+        assert_eq!(scene.data.load(Relaxed), 1, "what came before `set` is not visible");
+    }
+    other.join().unwrap();
+    assert!(scene.signal.is_set(), "a wake-up is lost");
+    let woken = scene.woken.load(Relaxed);
+    assert_eq!(woken, usize::from(registered), "a wake-up is lost");
+}
+
+fn set_once(scene: &Scene) {
+    scene.data.store(1, Relaxed);
+    match scene.signal.set_once() {
+        FIBER => scene.wake(),
+        other => assert_eq!(other, Waiter::None),
+    }
+}
+
+#[test]
+fn a_waiter_that_stays_is_woken_once() {
+    check(3, || wait_to_the_end(true, |signal| signal.register_to_stay(64)));
+}
+
+#[test]
+fn one_thread_needs_no_lock() {
+    check(3, || wait_to_the_end(false, |signal| signal.register_here(64)));
+}
+
+/// The promise of `register_here` broken: another thread sets.
+#[test]
+fn canary_here_is_elsewhere() {
+    must_fail(3, "", || wait_to_the_end(true, |signal| signal.register_here(64)));
+}
+
+/// The promise of `set_once` broken: two threads set.
+#[test]
+fn canary_set_once_is_done_twice() {
+    must_fail(3, "", || {
+        let scene = Scene::new();
+        scene.frame.store(1, Relaxed);
+        assert!(scene.signal.register_to_stay(64));
+        let other = {
+            let scene = Arc::clone(&scene);
+            thread::spawn(move || set_once(&scene))
+        };
+        set_once(&scene);
+        other.join().unwrap();
+        assert_eq!(scene.woken.load(Relaxed), 1, "woken twice");
+    });
+}
+
 /// What a parked fiber and those who unpark it share.
 struct Park<T> {
     token: T,
@@ -219,4 +286,52 @@ impl Token for Unordered {
 #[test]
 fn canary_relaxed_token() {
     must_fail(3, "", park_until_all_is_done::<Unordered>);
+}
+
+/// `sched/lost.rs`: a thread lists what it waits for, looks whether the home is gone, and waits;
+/// the home says that it goes, and then looks at the list. `looks`: whether the thread does.
+fn wait_for_what_is_lost(looks: bool) {
+    struct Lost {
+        ended: Signal,
+        gone: AtomicUsize,
+        listed: loom::sync::Mutex<bool>,
+        woken: AtomicUsize,
+    }
+    let lost = Arc::new(Lost {
+        ended: Signal::new(),
+        gone: AtomicUsize::new(0),
+        listed: loom::sync::Mutex::new(false),
+        woken: AtomicUsize::new(0),
+    });
+    let home = {
+        let lost = Arc::clone(&lost);
+        thread::spawn(move || {
+            lost.gone.store(1, Release);
+            let waiter = match *lost.listed.lock().unwrap() {
+                true => lost.ended.lose(),
+                false => Waiter::None,
+            };
+            if waiter == FIBER {
+                lost.woken.fetch_add(1, Relaxed);
+            }
+        })
+    };
+    *lost.listed.lock().unwrap() = true;
+    let waits = !(looks && lost.gone.load(Acquire) == 1) && lost.ended.register(FIBER);
+    home.join().unwrap();
+    assert_eq!(lost.woken.load(Relaxed), usize::from(waits), "it waits for ever");
+    assert!(!lost.ended.is_set());
+    assert!(lost.ended.is_lost() || lost.gone.load(Relaxed) == 1);
+    lost.ended.unregister(FIBER);
+    assert_eq!(lost.ended.detach(), Before::Nothing, "the result of a lost fiber is nobody's");
+}
+
+#[test]
+fn who_waits_for_a_lost_fiber_is_told() {
+    check(3, || wait_for_what_is_lost(true));
+}
+
+#[test]
+fn canary_list_and_wait() {
+    must_fail(3, "it waits for ever", || wait_for_what_is_lost(false));
 }

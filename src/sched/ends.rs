@@ -1,21 +1,50 @@
-//! What a worker does for a fiber that has ended.
+//! The end of a fiber, and who waits for it: what its worker's idle context does.
 
-use super::Worker;
 use super::remote::bump;
-use super::submit::wake_waiter;
-use crate::coro::{FiberPtr, Waiter};
+use super::submit::{wake_elsewhere, wake_waiter};
+use super::{Remote, Worker};
+use crate::coro::{Children, FiberPtr, Waiter};
 use crate::stack::sanitize;
 
 impl Worker {
-    /// `false` if the fiber is resumed once more.
+    /// Has `fiber`, which has left its stack, wait for the end of `other`.
     #[inline]
+    pub(super) fn join(&self, fiber: FiberPtr, other: FiberPtr) {
+        let ended = &other.header().ended;
+        // Its end is set by its home worker, and waited for by who owns its join handle: `fiber`.
+        let registered = if self.is_home_of(other) {
+            ended.register_here(fiber.address())
+        } else {
+            ended.register_to_stay(fiber.address())
+        };
+        if !registered {
+            self.push_woken(fiber);
+        }
+    }
+
+    #[inline]
+    fn is_home_of(&self, fiber: FiberPtr) -> bool {
+        Remote::of(fiber).is_some_and(|home| std::ptr::eq(home, self.remote))
+    }
+
+    #[inline(never)]
+    pub(super) fn child_ended(&self, fiber: FiberPtr, children: &Children) {
+        if self.ended(fiber) {
+            wake_waiter(children.ended());
+        }
+    }
+
+    /// `false` if the fiber is resumed once more.
+    #[inline(always)]
     pub(super) fn ended(&self, fiber: FiberPtr) -> bool {
         let panicked = fiber.header().panicked.get();
         let mut books = self.close_books(fiber);
         if self.main.get() == Some(fiber) {
             self.stop.set(true);
         }
-        match fiber.header().ended.set() {
+        match fiber.header().ended.set_once() {
+            // SAFETY: taken out of a signal by us, and so alive until we have woken it.
+            Waiter::Fiber(address) => self.wake(unsafe { FiberPtr::from_address(address) }),
             // The handle went away a moment ago: the fiber is resumed to drop its result.
             Waiter::Detached => {
                 self.push_woken(fiber);
@@ -28,6 +57,12 @@ impl Worker {
         unsafe { sanitize::destroy(self.sanitize.get(), &raw mut books) };
         self.count_end(panicked);
         true
+    }
+
+    /// As `submit::wake`, by this worker's idle context or fiber.
+    #[inline]
+    pub(super) fn wake(&self, fiber: FiberPtr) {
+        if self.is_home_of(fiber) { self.push_woken(fiber) } else { wake_elsewhere(fiber) }
     }
 
     #[inline]
@@ -45,9 +80,7 @@ impl Worker {
         let header = fiber.header();
         // SAFETY: the fiber is off its stack, and we are its holder.
         unsafe {
-            if let Some(stack) = &*header.stack.get() {
-                sanitize::clear(stack);
-            }
+            sanitize::clear(&fiber.stack());
             header.sanitize.get().read()
         }
     }

@@ -9,7 +9,7 @@
 //! | `detach.rs`   | an owner of a descriptor whose drop does not wait                         |
 //! | `worker.rs`   | a worker: its loop, and what it does for a fiber that left its stack      |
 //! | `children.rs` | fibers with a parent                                                      |
-//! | `ends.rs`     | what a worker does for a fiber that has ended                             |
+//! | `ends.rs`     | the end of a fiber, and who waits for it                                  |
 //! | `search.rs`   | an idle worker: looking for work, and sleeping when there is none         |
 //! | `idle.rs`     | who is awake, sleeps, searches: the counters and their transitions        |
 //! | `fresh.rs`    | a worker's fresh fibers, which others may steal                           |
@@ -19,6 +19,7 @@
 //! | `shared.rs`   | a runtime: its workers, who sleeps, what came from outside                |
 //! | `blocking.rs` | the bounded pool of threads for calls that have no asynchronous form      |
 //! | `shutdown.rs` | ending a runtime                                                          |
+//! | `lost.rs`     | fibers that will never end, and those who wait for them                   |
 //!
 //! The protocol of sleeping and waking, with its proof, is in `README.md` beside this file.
 
@@ -32,6 +33,7 @@ mod ends;
 pub(crate) mod fresh;
 pub(crate) mod idle;
 pub(crate) mod inbox;
+pub(crate) mod lost;
 pub(crate) mod remote;
 pub(crate) mod search;
 pub(crate) mod shared;

@@ -172,6 +172,21 @@ pub(crate) fn wait(signal: &Signal, deadline_ns: Option<u64>, on_cancel: OnCance
     signal.is_set()
 }
 
+/// Waits until `fiber` has ended; nothing ends the wait sooner. The caller owns its join handle.
+#[inline]
+pub(crate) fn join(fiber: FiberPtr) {
+    match current::suspendable() {
+        // SAFETY: `me` is the one that runs here.
+        Some((_, me)) => unsafe { suspend(me, &AfterSwitch::Join(fiber)) },
+        None => join_on_thread(fiber),
+    }
+}
+
+#[cold]
+fn join_on_thread(fiber: FiberPtr) {
+    thread::wait(&fiber.header().ended, None);
+}
+
 /// Whether the calling code is to end, because of a cancel request or a deadline, which counts as
 /// reported by this, or because its runtime shuts down. Never where it could not suspend.
 pub(crate) fn must_end() -> bool {
@@ -198,15 +213,18 @@ pub(crate) fn wake_waiter(waiter: Waiter) {
 /// on.
 #[inline]
 pub(crate) fn wake(fiber: FiberPtr) {
-    let home = Remote::of(fiber).expect("a fiber that waits has started");
     match current::worker() {
-        Some(worker) if std::ptr::eq(worker.remote(), home) => worker.push_woken(fiber),
-        _ => {
-            home.woken.push(super::remote::Woken(fiber));
-            // The fiber may be running, or gone, from here on. The remote stays.
-            home.notify();
-        }
+        Some(worker) => worker.wake(fiber),
+        None => wake_elsewhere(fiber),
     }
+}
+
+/// As `wake`, where the caller does not run on the fiber's home.
+pub(super) fn wake_elsewhere(fiber: FiberPtr) {
+    let home = Remote::of(fiber).expect("a fiber that waits has started");
+    home.woken.push(super::remote::Woken(fiber));
+    // The fiber may be running, or gone, from here on. The remote stays.
+    home.notify();
 }
 
 /// Runs `f` on the blocking pool while the fiber waits; at once on a plain thread.

@@ -4,7 +4,7 @@
 //!
 //! - [`Stack`] is an owned, guarded stack: `limit()..top()` is readable and writable memory, what
 //!   lies below `limit()` is a guard that faults. Nothing runs on it while it is owned as a
-//!   `Stack`. Its contents are unspecified (recycled stacks are not cleared).
+//!   `Stack`. Its contents are what its last user left, or zeroes, page by page.
 //! - [`Pool::get(stack_bytes)`](Pool::get) finds the process-wide pool of that size class (rounded
 //!   up to a power of two, four pages at least, guard included). Slabs are never unmapped: a
 //!   stack's address stays readable for the life of the process, though after a trim it reads as
@@ -117,6 +117,22 @@ impl Stack {
     pub(crate) fn slot(&self) -> usize {
         // Slots of one size never overlap, so no two tops share a multiple of that size.
         self.top.0.addr().get() / self.pool.stack_bytes()
+    }
+
+    /// The number of its pool, for `from_top`.
+    #[inline]
+    pub(crate) fn class(&self) -> u8 {
+        self.pool.class()
+    }
+
+    /// The stack that was taken apart into its `top` and `class`.
+    ///
+    /// # Safety
+    /// Its owner has not used or given it back since, and does so through this `Stack` only.
+    #[inline]
+    pub(crate) unsafe fn from_top(top: NonNull<u8>, class: u8) -> Stack {
+        // SAFETY: `class` is that of a pool, by the caller's promise.
+        Stack { top: Top(top), pool: unsafe { Pool::of_class(class) } }
     }
 
     /// The pool it comes from.

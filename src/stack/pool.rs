@@ -82,6 +82,23 @@ impl Pool {
         })
     }
 
+    /// Its number among the process-wide pools.
+    #[inline]
+    pub(super) fn class(&self) -> u8 {
+        (self.stack_bytes.trailing_zeros() as usize - SMALLEST_LOG2) as u8
+    }
+
+    /// The pool with this number.
+    ///
+    /// # Safety
+    /// The number came from `class`, of a process-wide pool.
+    #[inline]
+    pub(super) unsafe fn of_class(class: u8) -> &'static Pool {
+        debug_assert!(usize::from(class) < POOLS.len());
+        // SAFETY: the caller's promise.
+        unsafe { POOLS.get_unchecked(usize::from(class)) }
+    }
+
     /// A pool of its own, for tests that count or that force a guard method. `stack_bytes` is a
     /// power of two of at least four pages.
     pub(super) const fn new(stack_bytes: usize, guards: &'static Guards) -> Pool {

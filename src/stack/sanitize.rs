@@ -11,7 +11,6 @@
 //! | `before_resume`   | idle context, directly before `Context::resume`                       |
 //! | `after_suspend`   | fiber, first thing on its stack and directly after `Context::suspend` |
 //! | `before_suspend`  | fiber, directly before `Context::suspend`                             |
-//! | `before_end`      | fiber, the last thing that its `Entry` function does before it returns |
 //! | `after_resume`    | idle context, directly after `Context::resume`                        |
 //! | `clear`           | idle context, when the fiber has ended and before its stack is others' |
 //! | `destroy`         | idle context, once, when the fiber has ended and is never resumed again |
@@ -21,11 +20,13 @@
 //!
 //! All are inlined: ThreadSanitizer counts function entries and exits per fiber, so one must not
 //! enter a function on one side of the switch and leave it on the other. For the same reason the
-//! function that calls a `before_` must be the one that switches, or that returns from the `Entry`.
+//! function that calls a `before_` must be the one that switches, and a fiber ends by a suspension
+//! from which it is not resumed.
 //!
 //! # Safety of all of them
-//! Both pointers are valid, the fiber is the one being resumed or running, and the thread state is
-//! that of the calling thread. No reference to either is held across a switch.
+//! The pointers are valid, the fiber is the one being resumed or running, and the thread state is
+//! that of the calling thread; the fiber's state names it from `before_resume` to the next
+//! suspension. No reference to either is held across a switch.
 
 #[cfg(sanitizer = "none")]
 pub(crate) use none::*;
@@ -69,13 +70,10 @@ mod none {
     pub(crate) unsafe fn after_resume(_thread: *mut ThreadState, _fiber: *mut FiberState) {}
 
     #[inline(always)]
-    pub(crate) unsafe fn before_suspend(_thread: *mut ThreadState, _fiber: *mut FiberState) {}
+    pub(crate) unsafe fn before_suspend(_fiber: *mut FiberState) {}
 
     #[inline(always)]
-    pub(crate) unsafe fn before_end(_thread: *mut ThreadState, _fiber: *mut FiberState) {}
-
-    #[inline(always)]
-    pub(crate) unsafe fn after_suspend(_thread: *mut ThreadState, _fiber: *mut FiberState) {}
+    pub(crate) unsafe fn after_suspend(_fiber: *mut FiberState) {}
 
     #[inline(always)]
     pub(crate) unsafe fn clear(_stack: &Stack) {}
@@ -115,8 +113,9 @@ mod address {
         fake: *mut c_void,
     }
 
+    /// With the state of the thread that resumed it last.
     #[derive(Debug)]
-    pub(crate) struct FiberState(Side);
+    pub(crate) struct FiberState(Side, *mut ThreadState);
 
     // SAFETY: addresses, used by the one thread that runs the fiber.
     unsafe impl Send for FiberState {}
@@ -128,7 +127,8 @@ mod address {
         pub(crate) fn new(stack: &Stack) -> FiberState {
             let bottom = stack.limit();
             let size = stack.top().addr() - bottom.addr();
-            FiberState(Side { bottom: bottom.cast(), size, fake: ptr::null_mut() })
+            let side = Side { bottom: bottom.cast(), size, fake: ptr::null_mut() };
+            FiberState(side, ptr::null_mut())
         }
     }
 
@@ -143,6 +143,7 @@ mod address {
     pub(crate) unsafe fn before_resume(thread: *mut ThreadState, fiber: *mut FiberState) {
         // SAFETY: see the head of this file.
         unsafe {
+            (*fiber).1 = thread;
             let to = &raw const (*fiber).0;
             __sanitizer_start_switch_fiber(&raw mut (*thread).0.fake, (*to).bottom, (*to).size);
         }
@@ -157,25 +158,19 @@ mod address {
     }
 
     #[inline(always)]
-    pub(crate) unsafe fn before_suspend(thread: *mut ThreadState, fiber: *mut FiberState) {
+    pub(crate) unsafe fn before_suspend(fiber: *mut FiberState) {
         // SAFETY: see the head of this file; `after_suspend` has learnt the thread's bounds.
         unsafe {
-            let to = &raw const (*thread).0;
+            let to = &raw const (*(*fiber).1).0;
             __sanitizer_start_switch_fiber(&raw mut (*fiber).0.fake, (*to).bottom, (*to).size);
         }
     }
 
     #[inline(always)]
-    pub(crate) unsafe fn before_end(thread: *mut ThreadState, fiber: *mut FiberState) {
-        // SAFETY: see the head of this file.
-        unsafe { before_suspend(thread, fiber) };
-    }
-
-    #[inline(always)]
-    pub(crate) unsafe fn after_suspend(thread: *mut ThreadState, fiber: *mut FiberState) {
+    pub(crate) unsafe fn after_suspend(fiber: *mut FiberState) {
         // SAFETY: see the head of this file.
         unsafe {
-            let from = &raw mut (*thread).0;
+            let from = &raw mut (*(*fiber).1).0;
             __sanitizer_finish_switch_fiber(
                 (*fiber).0.fake,
                 &raw mut (*from).bottom,
@@ -224,14 +219,14 @@ mod thread {
         fn __tsan_create_fiber(flags: u32) -> *mut c_void;
         fn __tsan_destroy_fiber(fiber: *mut c_void);
         fn __tsan_switch_to_fiber(fiber: *mut c_void, flags: u32);
-        fn __tsan_func_entry(caller: *const c_void);
     }
 
     /// Flags of a switch: 0 makes it a synchronisation, too.
     const SYNCHRONISE: u32 = 0;
 
+    /// With the state of the thread that resumed it last.
     #[derive(Debug)]
-    pub(crate) struct FiberState(*mut c_void);
+    pub(crate) struct FiberState(*mut c_void, *mut ThreadState);
 
     // SAFETY: a handle, used by the one thread that runs the fiber.
     unsafe impl Send for FiberState {}
@@ -243,7 +238,7 @@ mod thread {
         /// Its context is made by the first switch to it: there is room for some 8,000 at a time,
         /// and fresh fibers may be more.
         pub(crate) fn new(_stack: &Stack) -> FiberState {
-            FiberState(ptr::null_mut())
+            FiberState(ptr::null_mut(), ptr::null_mut())
         }
     }
 
@@ -259,6 +254,7 @@ mod thread {
         // SAFETY: see the head of this file.
         unsafe {
             (*thread).0 = __tsan_get_current_fiber();
+            (*fiber).1 = thread;
             if (*fiber).0.is_null() {
                 (*fiber).0 = __tsan_create_fiber(0);
             }
@@ -270,24 +266,13 @@ mod thread {
     pub(crate) unsafe fn after_resume(_thread: *mut ThreadState, _fiber: *mut FiberState) {}
 
     #[inline(always)]
-    pub(crate) unsafe fn before_suspend(thread: *mut ThreadState, _fiber: *mut FiberState) {
+    pub(crate) unsafe fn before_suspend(fiber: *mut FiberState) {
         // SAFETY: see the head of this file.
-        unsafe { __tsan_switch_to_fiber((*thread).0, SYNCHRONISE) };
-    }
-
-    /// The caller's exit is still to come and will be counted for the idle context, so that one
-    /// enters a function more.
-    #[inline(always)]
-    pub(crate) unsafe fn before_end(thread: *mut ThreadState, fiber: *mut FiberState) {
-        // SAFETY: see the head of this file.
-        unsafe {
-            before_suspend(thread, fiber);
-            __tsan_func_entry(ptr::null());
-        }
+        unsafe { __tsan_switch_to_fiber((*(*fiber).1).0, SYNCHRONISE) };
     }
 
     #[inline(always)]
-    pub(crate) unsafe fn after_suspend(_thread: *mut ThreadState, _fiber: *mut FiberState) {}
+    pub(crate) unsafe fn after_suspend(_fiber: *mut FiberState) {}
 
     #[inline(always)]
     pub(crate) unsafe fn clear(_stack: &Stack) {}

@@ -1,6 +1,7 @@
 //! What a switch does to the machine: registers, stack alignment, the slot, backtraces.
 
 use super::{Fiber, Stack, Switch};
+use crate::arch::Entry;
 use std::backtrace::Backtrace;
 use std::mem::MaybeUninit;
 
@@ -102,11 +103,18 @@ fn canary_a_forgotten_register_is_found() {
 #[test]
 #[cfg(native)]
 fn the_stack_is_aligned_at_entry() {
+    struct CheckSp;
+    impl Entry for CheckSp {
+        unsafe fn enter(arg: *mut (), word: usize) -> usize {
+            // SAFETY: it returns its stack pointer and does nothing else.
+            unsafe { check_sp(arg, word) }
+        }
+    }
     let stack = Stack::new();
     let mut context = MaybeUninit::<<super::Native as Switch>::Context>::uninit();
     // SAFETY: a new stack; `check_sp` returns at once, which ends the fiber.
     let sp = unsafe {
-        super::Native::init(context.as_mut_ptr(), &stack, check_sp, std::ptr::null_mut());
+        super::Native::init::<CheckSp>(context.as_mut_ptr(), &stack, std::ptr::null_mut());
         super::Native::resume(context.as_mut_ptr(), 0)
     };
     assert_eq!(sp % 16, SP_AT_ENTRY);
@@ -285,4 +293,14 @@ fn no_shadow_stack_here() {
     assert!(!has_shadow_stack());
     assert!(!crate::arch::portable::has_shadow_stack());
     assert!(!crate::arch::has_shadow_stack());
+}
+
+/// Both ways of asking lead to this frame, or near it.
+#[test]
+fn the_stack_pointer() {
+    let here = 0_u8;
+    let native = crate::arch::stack_pointer();
+    assert!(native <= (&raw const here).addr() || cfg!(sanitizer = "address"));
+    let portable = crate::arch::portable::stack_pointer();
+    assert!(native.abs_diff(portable) < 4096 || cfg!(sanitizer = "address"));
 }

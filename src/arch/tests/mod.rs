@@ -17,7 +17,7 @@ use std::alloc::{Layout, alloc, dealloc};
 pub(super) trait Switch: 'static {
     const NAME: &'static str;
     type Context;
-    unsafe fn init(this: *mut Self::Context, stack: &Stack, entry: Entry, arg: *mut ());
+    unsafe fn init<E: Entry>(this: *mut Self::Context, stack: &Stack, arg: *mut ());
     unsafe fn resume(this: *mut Self::Context, word: usize) -> usize;
     unsafe fn suspend(this: *mut Self::Context, word: usize) -> usize;
     fn get_current() -> usize;
@@ -32,9 +32,9 @@ macro_rules! switch {
             const NAME: &'static str = stringify!($module);
             type Context = super::$module::Context;
 
-            unsafe fn init(this: *mut Self::Context, stack: &Stack, entry: Entry, arg: *mut ()) {
+            unsafe fn init<E: Entry>(this: *mut Self::Context, stack: &Stack, arg: *mut ()) {
                 // SAFETY: passed on to our caller.
-                unsafe { Self::Context::init(this, stack.top(), stack.limit(), entry, arg) }
+                unsafe { Self::Context::init::<E>(this, stack.top(), || stack.limit(), arg) }
             }
 
             #[inline(always)]
@@ -114,6 +114,18 @@ struct Inner<S: Switch> {
     stack: Stack,
 }
 
+impl<S: Switch> Entry for Inner<S> {
+    unsafe fn enter(arg: *mut (), word: usize) -> usize {
+        let inner = arg.cast::<Inner<S>>().cast_const();
+        // SAFETY: `Fiber::new` passed the address of its box, which outlives the fiber's run.
+        let body = unsafe { (*inner).body.take() }.expect("a fiber starts once");
+        let last = body(Suspender(inner), word);
+        // SAFETY: as above.
+        unsafe { (*inner).done.set(true) };
+        last
+    }
+}
+
 type Body<S> = Box<dyn FnOnce(Suspender<S>, usize) -> usize>;
 
 /// What a fiber's body suspends itself with.
@@ -134,15 +146,6 @@ impl<S: Switch> Suspender<S> {
 
 impl<S: Switch> Fiber<S> {
     pub(super) fn new(body: impl FnOnce(Suspender<S>, usize) -> usize + 'static) -> Self {
-        unsafe extern "C" fn entry<S: Switch>(arg: *mut (), word: usize) -> usize {
-            let inner = arg.cast::<Inner<S>>().cast_const();
-            // SAFETY: `Fiber::new` passed the address of its box, which outlives the fiber's run.
-            let body = unsafe { (*inner).body.take() }.expect("a fiber starts once");
-            let last = body(Suspender(inner), word);
-            // SAFETY: as above.
-            unsafe { (*inner).done.set(true) };
-            last
-        }
         let inner = Box::new(Inner {
             context: std::cell::UnsafeCell::new(std::mem::MaybeUninit::uninit()),
             done: std::cell::Cell::new(false),
@@ -151,7 +154,7 @@ impl<S: Switch> Fiber<S> {
         });
         let arg = (&raw const *inner).cast_mut().cast();
         // SAFETY: the stack is new and lives in the same box as the context.
-        unsafe { S::init(inner.context.get().cast(), &inner.stack, entry::<S>, arg) };
+        unsafe { S::init::<Inner<S>>(inner.context.get().cast(), &inner.stack, arg) };
         Fiber { inner }
     }
 

@@ -184,9 +184,9 @@ impl Switch for Wrong {
     const NAME: &'static str = "wrong";
     type Context = <super::Portable as Switch>::Context;
 
-    unsafe fn init(this: *mut Self::Context, stack: &Stack, entry: Entry, arg: *mut ()) {
+    unsafe fn init<E: Entry>(this: *mut Self::Context, stack: &Stack, arg: *mut ()) {
         // SAFETY: passed on to our caller.
-        unsafe { super::Portable::init(this, stack, entry, arg) }
+        unsafe { super::Portable::init::<E>(this, stack, arg) }
     }
 
     unsafe fn resume(this: *mut Self::Context, word: usize) -> usize {
@@ -331,8 +331,11 @@ fn a_million_round_trips<S: Switch>() {
 }
 
 fn a_context_can_be_used_again<S: Switch>() {
-    unsafe extern "C" fn double(arg: *mut (), word: usize) -> usize {
-        arg.addr() + word * 2
+    struct Double;
+    impl Entry for Double {
+        unsafe fn enter(arg: *mut (), word: usize) -> usize {
+            arg.addr() + word * 2
+        }
     }
     let stack = Stack::new();
     let mut context = std::mem::MaybeUninit::<S::Context>::uninit();
@@ -340,7 +343,7 @@ fn a_context_can_be_used_again<S: Switch>() {
         let arg = std::ptr::without_provenance_mut(round);
         // SAFETY: the fiber of the round before has ended; nothing lies on the stack.
         let last = unsafe {
-            S::init(context.as_mut_ptr(), &stack, double, arg);
+            S::init::<Double>(context.as_mut_ptr(), &stack, arg);
             S::resume(context.as_mut_ptr(), 5)
         };
         assert_eq!(last, round + 10);

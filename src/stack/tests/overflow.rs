@@ -2,7 +2,7 @@
 
 use super::super::{Stack, overflow};
 use super::{assert_killed, assert_passed, child, pool};
-use crate::arch::Context;
+use crate::arch::{Context, Entry};
 use crate::sys::signal;
 use std::hint::black_box;
 use std::mem::MaybeUninit;
@@ -15,26 +15,30 @@ fn recurse(depth: usize) -> usize {
     if depth == usize::MAX { 0 } else { recurse(depth + 1) + frame[depth % 512] as usize }
 }
 
-/// Runs `body(arg)` on `stack`, once, to its end.
-fn run_on(stack: &Stack, body: crate::arch::Entry, arg: *mut ()) -> usize {
+/// Runs a body on `stack`, once, to its end.
+fn run_on<E: Entry>(stack: &Stack, arg: *mut ()) -> usize {
     let mut context = MaybeUninit::<Context>::uninit();
     let this = context.as_mut_ptr();
     // SAFETY: nothing else runs on `stack`, the context stays here until its body has ended, and
     // `resume` is called once because these bodies do not suspend.
     unsafe {
-        Context::init(this, stack.top(), stack.limit(), body, arg);
+        Context::init::<E>(this, stack.top(), || stack.limit(), arg);
         Context::resume(this, 0)
     }
 }
 
-unsafe extern "C" fn overflowing(_arg: *mut (), _word: usize) -> usize {
-    recurse(0)
+struct Overflowing;
+
+impl Entry for Overflowing {
+    unsafe fn enter(_arg: *mut (), _word: usize) -> usize {
+        recurse(0)
+    }
 }
 
 fn overflow_a_fiber() {
     overflow::install().unwrap();
     let stack = pool(64 << 10).alloc().unwrap();
-    run_on(&stack, overflowing, std::ptr::null_mut());
+    run_on::<Overflowing>(&stack, std::ptr::null_mut());
     println!("survived");
 }
 

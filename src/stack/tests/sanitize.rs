@@ -12,7 +12,7 @@
 use super::super::sanitize::{self, FiberState, ThreadState};
 use super::super::{Cache, Stack};
 use super::{assert_passed, child, pool};
-use crate::arch::Context;
+use crate::arch::{Context, Entry};
 use std::cell::UnsafeCell;
 use std::hint::black_box;
 use std::mem::MaybeUninit;
@@ -22,23 +22,25 @@ use std::panic;
 struct Fiber {
     context: MaybeUninit<Context>,
     state: FiberState,
-    thread: *mut ThreadState,
     body: fn(&mut dyn FnMut()),
 }
 
-unsafe extern "C" fn entry(fiber: *mut (), _word: usize) -> usize {
-    let fiber: *mut Fiber = fiber.cast();
-    // SAFETY: `run` passes a fiber that outlives this; it touches it through raw pointers only.
-    unsafe {
-        sanitize::after_suspend((*fiber).thread, &raw mut (*fiber).state);
-        ((*fiber).body)(&mut || {
-            sanitize::before_suspend((*fiber).thread, &raw mut (*fiber).state);
-            Context::suspend((*fiber).context.as_mut_ptr(), 1);
-            sanitize::after_suspend((*fiber).thread, &raw mut (*fiber).state);
-        });
-        sanitize::before_end((*fiber).thread, &raw mut (*fiber).state);
+impl Entry for Fiber {
+    unsafe fn enter(fiber: *mut (), _word: usize) -> usize {
+        let fiber: *mut Fiber = fiber.cast();
+        // SAFETY: `run` passes a fiber that outlives this; it touches it through raw pointers only.
+        // After the last suspension it is not resumed.
+        unsafe {
+            sanitize::after_suspend(&raw mut (*fiber).state);
+            ((*fiber).body)(&mut || {
+                sanitize::before_suspend(&raw mut (*fiber).state);
+                Context::suspend((*fiber).context.as_mut_ptr(), 1);
+                sanitize::after_suspend(&raw mut (*fiber).state);
+            });
+            sanitize::before_suspend(&raw mut (*fiber).state);
+            Context::suspend((*fiber).context.as_mut_ptr(), 0)
+        }
     }
-    0
 }
 
 /// Runs `count` fibers in turn on this thread until all have ended.
@@ -50,13 +52,13 @@ fn run(cache: &mut Cache, count: usize, body: fn(&mut dyn FnMut())) {
         let stack = cache.alloc().unwrap();
         let state = FiberState::new(&stack);
         let context = MaybeUninit::uninit();
-        fibers.push((stack, Box::new(Fiber { context, state, thread, body })));
+        fibers.push((stack, Box::new(Fiber { context, state, body })));
         let (stack, fiber) = fibers.last_mut().unwrap();
         let fiber: *mut Fiber = &raw mut **fiber;
         // SAFETY: the stack is ours and unused, the fiber stays in its box until it has ended.
         unsafe {
             let context = (*fiber).context.as_mut_ptr();
-            Context::init(context, stack.top(), stack.limit(), entry, fiber.cast());
+            Context::init::<Fiber>(context, stack.top(), || stack.limit(), fiber.cast());
         }
     }
     while !fibers.is_empty() {
