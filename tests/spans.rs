@@ -522,3 +522,24 @@ fn a_main_fiber_that_is_never_made() {
         event(1, 1);
     });
 }
+
+/// A result that nobody wants is dropped by its fiber; a span that the destructor enters for good
+/// is no other fiber's.
+#[test]
+fn a_result_that_leaks_its_guard() {
+    struct Leaks;
+    impl Drop for Leaks {
+        fn drop(&mut self) {
+            std::mem::forget(info_span!("leaked", n = 9_u64).entered_here());
+        }
+    }
+    alone("a_result_that_leaks_its_guard", || {
+        install();
+        runtime(1).run(|| {
+            drop(ramie::spawn_local(|| Leaks));
+            let other = ramie::spawn_local(|| event(1, 0));
+            other.join().unwrap();
+            event(2, 0);
+        });
+    });
+}

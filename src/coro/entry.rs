@@ -236,6 +236,9 @@ where
     // Nobody wants the result: it is dropped here, where its destructor may suspend.
     // SAFETY: stored above, and the join handle is gone.
     unsafe { drop_result::<T>(fiber) };
+    if spans::followed() {
+        drop(spans::leave(Some(fiber))); // as above
+    }
     // Its destructor may have made new fiber-local values.
     // SAFETY: the fiber is the one that runs.
     if unsafe { destroy_locals(fiber) }.is_err() {
