@@ -141,7 +141,7 @@ impl<T> fmt::Debug for JoinHandle<T> {
     }
 }
 
-fn request_cancel(fiber: FiberPtr) {
+pub(super) fn request_cancel(fiber: FiberPtr) {
     let header = fiber.header();
     if !header.cancel.request() {
         return;

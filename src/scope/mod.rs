@@ -4,6 +4,9 @@
 //! |-----------------|-------------------------------------------------------------------|
 //! | `mod.rs`        | [`scope`], [`Scope`]: what `std::thread::scope` is for threads    |
 //! | `handle.rs`     | [`ScopedJoinHandle`]                                              |
+//! | `try_scope.rs`  | [`try_scope()`]: the first failure ends all                       |
+//! | `race.rs`       | [`race()`]: the first result ends all                             |
+//! | `members.rs`    | the fibers of a group that run, to be asked to end                |
 //!
 //! All of it rests on one promise: the frame of a scope is not left, neither by a return nor by a
 //! panic, while a child has not ended. So
@@ -18,14 +21,20 @@
 //! - What waits, does so inside [`Stays`], which aborts the process if a panic comes its way.
 
 mod handle;
+mod members;
+mod race;
+mod try_scope;
 
 pub use handle::ScopedJoinHandle;
+pub use race::{Race, race};
+pub use try_scope::{TryScope, TryScopedJoinHandle, try_scope};
 
 use crate::coro::entry::{self, ChildOf};
 use crate::coro::{Children, FiberPtr, OnCancel};
 use crate::fiber::{JoinHandle, no_runtime, no_stack};
 use crate::sched::{self, Worker, current};
 use crate::stack::Stack;
+use members::Members;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
@@ -154,15 +163,10 @@ pub fn scope<'env, F, T>(f: F) -> T
 where
     F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> T,
 {
-    let scope = Scope {
-        children: Children::new(),
-        owner: Owner::here(),
-        scope: PhantomData,
-        env: PhantomData,
-    };
+    let scope = Scope::new();
     // Whatever happens in there, the children are waited for.
     let result = catch_unwind(AssertUnwindSafe(|| f(&scope)));
-    wait_for(&scope.children);
+    wait_for(&scope.children, None);
     match result {
         Err(panic) => resume_unwind(panic),
         Ok(_) if scope.children.any_panicked() => panic!("a scoped fiber panicked"),
@@ -170,10 +174,16 @@ where
     }
 }
 
-/// Waits until all children have ended. The caller is their owner, and adds none any more.
-fn wait_for(children: &Children) {
+/// Waits until all children have ended. The caller is their owner, and adds none any more. A
+/// request to end that comes meanwhile is passed on to `members`, if given.
+fn wait_for(children: &Children, members: Option<&Members>) {
     let Some(all_ended) = children.leave() else { return };
     let stays = Stays;
+    if let Some(members) = members
+        && !sched::wait(all_ended, None, OnCancel::End)
+    {
+        members.cancel_all();
+    }
     while !sched::wait(all_ended, None, OnCancel::Ignore) {}
     std::mem::forget(stays);
 }
@@ -191,6 +201,15 @@ impl Drop for Stays {
 }
 
 impl<'scope> Scope<'scope, '_> {
+    fn new() -> Self {
+        Self {
+            children: Children::new(),
+            owner: Owner::here(),
+            scope: PhantomData,
+            env: PhantomData,
+        }
+    }
+
     /// Spawns a fiber in the scope and returns a handle to it. As [`std::thread::Scope::spawn`].
     ///
     /// The fiber may borrow what lives longer than the scope, may start on any worker, and may
