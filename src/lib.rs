@@ -234,7 +234,7 @@ pub use ramie_macros::main;
 pub use ramie_macros::test;
 pub use runtime::{Handle, Metrics, Runtime, RuntimeBuilder};
 pub use scope::{
-    Race, Scope, ScopedJoinHandle, TryScope, TryScopedJoinHandle, race, scope, try_scope,
+    Race, Scope, ScopedJoinHandle, TryScope, TryScopedJoinHandle, join, race, scope, try_scope,
 };
 
 /// Whether an operation failed because its fiber was asked to end, or its runtime shut down.

@@ -9,6 +9,7 @@
 //! it has resumed, never by both at once. No borrow of a `RefCell` is held across a switch.
 
 use super::fresh::Fresh;
+use super::joins::Joins;
 use super::remote::bump;
 use super::shared::{Phase, Shared};
 use super::submit::wake_waiter;
@@ -45,6 +46,9 @@ pub(crate) struct Worker {
     /// Started fibers that are ready.
     pub(super) ready: FiberList,
     pub(super) fresh: Fresh,
+    pub(super) joins: Joins,
+    /// There are other workers to share work with.
+    pub(super) shares: bool,
     /// Cleared when `fresh` is found empty, so that yielding fibers need not ask it.
     fresh_hint: Cell<bool>,
     /// Fresh fibers started in this pass.
@@ -88,6 +92,8 @@ impl Worker {
             next_in_a_row: Cell::new(0),
             ready: FiberList::default(),
             fresh,
+            joins: Joins::new(),
+            shares: shared.workers() > 1,
             fresh_hint: Cell::new(false),
             fresh_started: Cell::new(0),
             fresh_first: Cell::new(false),
@@ -272,6 +278,7 @@ impl Worker {
         let entered = current::enter(self);
         let before = self.remote.resumes.load(Ordering::Relaxed);
         self.shared.idle().enter();
+        self.stop.set(false);
         self.events();
         self.pass();
         self.shared.worker_gone(!self.fresh.is_empty());
@@ -359,6 +366,9 @@ impl Worker {
             park::resume(fiber, (self as *const Self).expose_provenance(), self.sanitize.get())
         };
         self.running.set(None);
+        if !self.joins.is_empty() {
+            self.promote_joins();
+        }
         match after {
             AfterSwitch::Yield => self.ready.push(fiber),
             AfterSwitch::Submit(op) => self.submit(fiber, op),
@@ -367,12 +377,12 @@ impl Worker {
             AfterSwitch::Free => self.free(fiber),
             AfterSwitch::ChildEnded(children) => {
                 if self.ended(fiber) {
-                    wake_waiter(children.ended());
+                    wake_waiter(children.ended(self.place()));
                 }
             }
             AfterSwitch::FreeChild(children) => {
                 self.free(fiber);
-                wake_waiter(children.ended());
+                wake_waiter(children.ended(self.place()));
             }
         }
     }
@@ -460,7 +470,7 @@ impl Worker {
     }
 
     #[inline]
-    fn free(&self, fiber: FiberPtr) {
+    pub(super) fn free(&self, fiber: FiberPtr) {
         let mut books = self.close_books(fiber);
         // SAFETY: the fiber has ended and is never resumed.
         unsafe { sanitize::destroy(self.sanitize.get(), &raw mut books) };

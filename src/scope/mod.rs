@@ -6,6 +6,7 @@
 //! | `handle.rs`     | [`ScopedJoinHandle`]                                              |
 //! | `try_scope.rs`  | [`try_scope()`]: the first failure ends all                       |
 //! | `race.rs`       | [`race()`]: the first result ends all                             |
+//! | `join.rs`       | [`join()`]: two closures, which run side by side if it is worth it |
 //! | `members.rs`    | the fibers of a group that run, to be asked to end                |
 //!
 //! All of it rests on one promise: the frame of a scope is not left, neither by a return nor by a
@@ -21,16 +22,18 @@
 //! - What waits, does so inside [`Stays`], which aborts the process if a panic comes its way.
 
 mod handle;
+mod join;
 mod members;
 mod race;
 mod try_scope;
 
 pub use handle::ScopedJoinHandle;
+pub use join::join;
 pub use race::{Race, race};
 pub use try_scope::{TryScope, TryScopedJoinHandle, try_scope};
 
 use crate::coro::entry::{self, ChildOf};
-use crate::coro::{Children, FiberPtr, OnCancel};
+use crate::coro::{Children, FiberPtr, OnCancel, Place};
 use crate::fiber::{JoinHandle, no_runtime, no_stack};
 use crate::sched::{self, Worker, current};
 use crate::stack::Stack;
@@ -203,7 +206,7 @@ impl Drop for Stays {
 impl<'scope> Scope<'scope, '_> {
     fn new() -> Self {
         Self {
-            children: Children::new(),
+            children: Children::new(current::worker().map_or(Place(0), Worker::place)),
             owner: Owner::here(),
             scope: PhantomData,
             env: PhantomData,
@@ -322,7 +325,7 @@ impl<'scope> Scope<'scope, '_> {
         let fiber = worker.create_child(stack, name, f, parent)?;
         // The caller is counted: it is `f`, before its end, or a child. Nobody else has a
         // `&'scope Scope`.
-        self.children.add();
+        self.children.add(worker.place());
         if self.owner == Owner::Suspends {
             publish(worker, fiber);
         } else {
@@ -348,7 +351,6 @@ fn opened_outside() -> ! {
 impl fmt::Debug for Scope<'_, '_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Scope")
-            .field("running", &self.children.alive().saturating_sub(1))
             .field("any_panicked", &self.children.any_panicked())
             .finish_non_exhaustive()
     }
