@@ -60,6 +60,26 @@
 //! names the fiber, [`is_fiber`] says whether there is one. [`fiber_local!`] declares values of
 //! which every fiber has its own.
 //!
+//! # Scopes [`scope()`] is [`std::thread::scope`]: its fibers may borrow what lives around it, and
+//! have ended when it returns. In a [`try_scope()`] the first failure has the others asked to end,
+//! in a [`race()`] the first result. [`join()`] runs two closures, and makes a fiber for the second
+//! only if that is of use, so it serves to divide computations down to small pieces. A [`FiberSet`]
+//! yields results in the order in which its fibers end.
+//!
+//! ```
+//! ramie::Runtime::new()?.run(|| {
+//!     let names = ["Cargo.toml", "README.md"];
+//!     let mut sizes = [0; 2];
+//!     ramie::scope(|s| {
+//!         for (name, size) in names.iter().zip(&mut sizes) {
+//!             s.spawn(move || *size = ramie::fs::metadata(name).unwrap().len());
+//!         }
+//!     });
+//!     assert!(sizes.iter().all(|size| *size > 100));
+//! });
+//! # std::io::Result::Ok(())
+//! ```
+//!
 //! # Cancellation
 //! [`JoinHandle::cancel`] asks a fiber to end early. Nothing is unwound: the operation that the
 //! fiber waits in, or else its next one, fails with an error that [`is_cancelled`] recognises, and
@@ -234,7 +254,8 @@ pub use ramie_macros::main;
 pub use ramie_macros::test;
 pub use runtime::{Handle, Metrics, Runtime, RuntimeBuilder};
 pub use scope::{
-    Race, Scope, ScopedJoinHandle, TryScope, TryScopedJoinHandle, join, race, scope, try_scope,
+    FiberSet, Race, Scope, ScopedJoinHandle, TryScope, TryScopedJoinHandle, join, race, scope,
+    try_scope,
 };
 
 /// Whether an operation failed because its fiber was asked to end, or its runtime shut down.

@@ -143,7 +143,10 @@ fn f_fails() {
     on_one_and_two(|_| {
         let result: io::Result<()> = ramie::try_scope(|s| {
             s.spawn(endless);
-            s.spawn(|| Ok(ramie::sleep(HOUR)));
+            s.spawn(|| {
+                ramie::sleep(HOUR);
+                Ok(())
+            });
             ramie::sleep(MS);
             Err(other("f's"))
         });

@@ -1,18 +1,18 @@
 //! The fibers of one scope: how many have not ended, and who waits for the last of them.
 //!
-//! Most children are spawned by their scope's owner and end on its worker, and then they are counted
-//! without a locked instruction (which, after the many stores that make a fiber, costs as much as
-//! all the rest): there are two counts, `at_home`, which only the owner's worker uses, and `away`.
-//! Their sum says how many children have not ended. When the owner comes to wait, it adds the first
-//! to the second, and from then on that one alone counts.
+//! Most children are spawned by their scope's owner and end on its worker, and then they are
+//! counted without a locked instruction (which, after the many stores that make a fiber, costs as
+//! much as all the rest): there are two counts, `at_home`, which only the owner's worker uses, and
+//! `away`. Their sum says how many children have not ended. When the owner comes to wait, it adds
+//! the first to the second, and from then on that one alone counts.
 //!
 //! Invariants.
 //! 1. Until the owner comes to wait, `away` is off by `NOT_LEFT`, and so never 0 or near it. So it
 //!    comes to 0 once, when all children have ended and the owner adds none any more. Who adds a
 //!    child is a child that has not ended, or the owner.
-//! 2. Whoever brings it to 0 is the last to touch this. If that is a child, it sets `all_ended`, and
-//!    the owner believes nothing else: with the count alone it might leave, and free this, between
-//!    the two steps.
+//! 2. Whoever brings it to 0 is the last to touch this. If that is a child, it sets `all_ended`,
+//!    and the owner believes nothing else: with the count alone it might leave, and free this,
+//!    between the two steps.
 //! 3. A child counts itself out when nothing of it uses what it borrows any more: its closure has
 //!    returned, and its result belongs to its join handle, which is a borrower itself, or is gone.
 //!

@@ -16,8 +16,8 @@
 //!   that are too small to be stolen cost little.
 //!
 //! Invariants.
-//! 1. The list holds links of the running fiber only: when a fiber has left its stack, its links are
-//!    promoted before anything else is done (`Worker::step`).
+//! 1. The list holds links of the running fiber only: when a fiber has left its stack, its links
+//!    are promoted before anything else is done (`Worker::step`).
 //! 2. A link in the list is on a frame that is not left before it is out of the list. A promoted
 //!    link is on one that is not left before the fiber has ended, or has been reclaimed unstarted.
 //! 3. So nothing is promoted that could not be waited for: never while the thread unwinds, and

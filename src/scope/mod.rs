@@ -7,6 +7,7 @@
 //! | `try_scope.rs`  | [`try_scope()`]: the first failure ends all                       |
 //! | `race.rs`       | [`race()`]: the first result ends all                             |
 //! | `join.rs`       | [`join()`]: two closures, which run side by side if it is worth it |
+//! | `set.rs`        | [`FiberSet`]: results in the order of the ends                    |
 //! | `members.rs`    | the fibers of a group that run, to be asked to end                |
 //!
 //! All of it rests on one promise: the frame of a scope is not left, neither by a return nor by a
@@ -25,11 +26,13 @@ mod handle;
 mod join;
 mod members;
 mod race;
+mod set;
 mod try_scope;
 
 pub use handle::ScopedJoinHandle;
 pub use join::join;
 pub use race::{Race, race};
+pub use set::FiberSet;
 pub use try_scope::{TryScope, TryScopedJoinHandle, try_scope};
 
 use crate::coro::entry::{self, ChildOf};

@@ -263,8 +263,8 @@ impl<T, E> TryScopedJoinHandle<'_, T, E> {
         self.fiber.fiber()
     }
 
-    /// Asks this fiber to end early, as [`JoinHandle::cancel`](crate::JoinHandle::cancel). Should it
-    /// fail because of that, the others are asked too.
+    /// Asks this fiber to end early, as [`JoinHandle::cancel`](crate::JoinHandle::cancel). Should
+    /// it fail because of that, the others are asked too.
     pub fn cancel(&self) {
         self.fiber.cancel();
     }
