@@ -56,14 +56,16 @@
 //! runs a closure on a thread of a pool while the fiber waits.
 //!
 //! # Waiting
-//! [`sleep`], [`yield_now`], [`park`] and [`Fiber::unpark`] are as in [`std::thread`]. [`current`]
+//! [`sleep`], [`yield_now`], [`park`] and [`Fiber::unpark`] are as in [`std::thread`]; [`time`] has
+//! intervals and timeouts. [`current`]
 //! names the fiber, [`is_fiber`] says whether there is one. [`fiber_local!`] declares values of
 //! which every fiber has its own.
 //!
-//! # Scopes [`scope()`] is [`std::thread::scope`]: its fibers may borrow what lives around it, and
-//! have ended when it returns. In a [`try_scope()`] the first failure has the others asked to end,
-//! in a [`race()`] the first result. [`join()`] runs two closures, and makes a fiber for the second
-//! only if that is of use, so it serves to divide computations down to small pieces. A [`FiberSet`]
+//! # Scopes
+//! [`scope()`] is [`std::thread::scope`]: its fibers may borrow what lives around it, and have
+//! ended when it returns. In a [`try_scope()`] the first failure has the others asked to end, in a
+//! [`race()`] the first result. [`join()`] runs two closures, and makes a fiber for the second only
+//! if that is of use, so it serves to divide computations down to small pieces. A [`FiberSet`]
 //! yields results in the order in which its fibers end.
 //!
 //! ```
@@ -79,6 +81,12 @@
 //! });
 //! # std::io::Result::Ok(())
 //! ```
+//!
+//! # Async code
+//! [`block_on`] runs a future on the calling fiber, which suspends where the future is pending;
+//! [`spawn_future`] gives it a fiber of its own. A [`JoinHandle`] is a future, so async code can
+//! await fibers. So a protocol that somebody has written as a future works here as it is, without
+//! another runtime.
 //!
 //! # Cancellation
 //! [`JoinHandle::cancel`] asks a fiber to end early. Nothing is unwound: the operation that the
@@ -101,7 +109,17 @@
 //! })?;
 //! # io::Result::Ok(())
 //! ```
-//! A request is reported once, and an operation that was faster keeps its result.
+//! A request is reported once, and an operation that was faster keeps its result. [`cancel`] has
+//! the table of what each call does, [`cancel::shield`] puts requests off, and [`time::timeout`]
+//! limits how long something may take.
+//!
+//! # Tracing
+//! Spans of [`tracing`](https://docs.rs/tracing) follow their fiber: it leaves them when it
+//! suspends, and enters them again when it goes on, so `#[instrument]` and `span.enter()` do what
+//! they do on a thread. A new fiber is in no span; give it one:
+//! `let span = Span::current(); ramie::spawn(move || span.in_scope(f))`. Jobs of [`unblock`] are
+//! in none. The subscriber should be the process's: one that is set for a thread only
+//! (`with_default`) is seen by all fibers of the thread while the one that has set it is suspended.
 //!
 //! # What to beware of
 //! - Nothing interrupts a fiber: one that computes for long keeps the others of its worker waiting.
@@ -124,21 +142,27 @@
 #[expect(unsafe_code, reason = "L1: the context switch")]
 mod arch;
 mod atomic;
+pub mod cancel;
 #[expect(unsafe_code, reason = "L4: fibers are raw stacks and words that several threads touch")]
 mod coro;
 mod driver;
 pub mod fs;
+pub mod net;
 mod op;
 pub mod os;
 #[expect(unsafe_code, reason = "L6: resuming fibers and borrowing from their stacks")]
 mod sched;
 #[expect(unsafe_code, reason = "L2: it owns the memory that fibers run on")]
 mod stack;
+#[expect(unsafe_code, reason = "L7: locks, and queues of waiters on their stacks")]
+pub mod sync;
 #[expect(unsafe_code, reason = "L0: system calls")]
 mod sys;
+pub mod time;
 
 #[expect(unsafe_code, reason = "L8: handles own references to fibers")]
 mod fiber;
+mod future;
 #[expect(unsafe_code, reason = "L8: values that live as long as their fiber")]
 mod local;
 #[cfg(all(test, loom))]
@@ -147,11 +171,13 @@ mod runtime;
 #[expect(unsafe_code, reason = "L8: children borrow from the frame that waits for them")]
 mod scope;
 
+pub use cancel::is_cancelled;
 pub use driver::WakeMethod;
 pub use fiber::{
-    Builder, Fiber, FiberId, JoinHandle, current, is_fiber, no_suspend, park, park_timeout, sleep,
-    spawn, spawn_local, stack_remaining, unblock, yield_now,
+    Builder, Fiber, FiberId, JoinHandle, current, is_fiber, no_suspend, park, park_timeout, spawn,
+    spawn_local, stack_remaining, unblock, yield_now,
 };
+pub use future::{block_on, spawn_future, spawn_future_local, try_block_on};
 pub use local::{AccessError, LocalKey};
 /// Runs the body of `fn main` as the main fiber of a runtime.
 ///
@@ -257,17 +283,7 @@ pub use scope::{
     FiberSet, Race, Scope, ScopedJoinHandle, TryScope, TryScopedJoinHandle, join, race, scope,
     try_scope,
 };
-
-/// Whether an operation failed because its fiber was asked to end, or its runtime shut down.
-///
-/// # Examples
-/// ```
-/// let error = std::io::Error::from_raw_os_error(125); // ECANCELED
-/// assert!(ramie::is_cancelled(&error));
-/// ```
-pub fn is_cancelled(error: &std::io::Error) -> bool {
-    error.raw_os_error() == Some(libc::ECANCELED)
-}
+pub use time::sleep;
 
 /// The example on the project's front page.
 #[cfg(doctest)]

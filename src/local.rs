@@ -1,11 +1,14 @@
 //! Values of which every fiber has its own: what `thread_local!` is for threads.
 
-use crate::coro::local::{Found, Locals, destroy_all};
+use crate::coro::FiberPtr;
+use crate::coro::local::{CopyFn, Found, Locals, destroy_all};
 use crate::sched::current;
+use std::any::Any;
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::fmt;
 use std::mem::ManuallyDrop;
-use std::sync::atomic::AtomicU8;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 /// Declares values of which every fiber has its own. On a plain thread, the thread has its own.
 ///
@@ -29,18 +32,61 @@ use std::sync::atomic::AtomicU8;
 /// });
 /// # std::io::Result::Ok(())
 /// ```
+///
+/// A value that is marked `#[inherit]` is passed on: a new fiber starts with a clone of what its
+/// spawner's fiber (or thread) has at that moment, if that has a value; else it makes its own. The
+/// type has to be [`Clone`] and [`Send`]. A panic in `clone` goes on in the caller of `spawn`.
+/// ```
+/// use std::cell::RefCell;
+///
+/// ramie::fiber_local! {
+///     /// Who asked for what is being done.
+///     #[inherit]
+///     static USER: RefCell<String> = RefCell::new("nobody".into());
+/// }
+///
+/// ramie::Runtime::new()?.run(|| {
+///     USER.set("ada".into());
+///     let fiber = ramie::spawn(|| USER.with_borrow(|user| assert_eq!(user, "ada")));
+///     USER.set("grace".into());
+///     fiber.join().unwrap();
+/// });
+/// # std::io::Result::Ok(())
+/// ```
+/// What is not `Send` or not `Clone` cannot be inherited:
+/// ```compile_fail
+/// ramie::fiber_local! {
+///     #[inherit]
+///     static SHARED: std::rc::Rc<u32> = std::rc::Rc::new(1);
+/// }
+/// ```
+/// ```compile_fail
+/// ramie::fiber_local! {
+///     #[inherit]
+///     static FLAG: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(true);
+/// }
+/// ```
 #[macro_export]
 macro_rules! fiber_local {
     () => {};
-    ($(#[$attr:meta])* $vis:vis static $name:ident: $t:ty = const $init:block
+    // One static, whose attributes are looked through for `#[inherit]`: those left, those to keep.
+    (@key [[inherit] $($left:tt)*] [$($kept:tt)*] $new:ident $($item:tt)*) => {
+        $crate::fiber_local!(@key [$($left)*] [$($kept)*] __inherited $($item)*);
+    };
+    (@key [[$($attr:tt)*] $($left:tt)*] [$($kept:tt)*] $new:ident $($item:tt)*) => {
+        $crate::fiber_local!(@key [$($left)*] [$($kept)* [$($attr)*]] $new $($item)*);
+    };
+    (@key [] [$([$($attr:tt)*])*] $new:ident $vis:vis $name:ident: $t:ty = $init:expr) => {
+        $(#[$($attr)*])*
+        $vis static $name: $crate::LocalKey<$t> = $crate::LocalKey::$new(|| $init);
+    };
+    ($(#[$($attr:tt)*])* $vis:vis static $name:ident: $t:ty = const $init:block
         $(; $($rest:tt)*)?) => {
-        $(#[$attr])*
-        $vis static $name: $crate::LocalKey<$t> = $crate::LocalKey::__new(|| const $init);
+        $crate::fiber_local!(@key [$([$($attr)*])*] [] __new $vis $name: $t = const $init);
         $($crate::fiber_local!($($rest)*);)?
     };
-    ($(#[$attr:meta])* $vis:vis static $name:ident: $t:ty = $init:expr $(; $($rest:tt)*)?) => {
-        $(#[$attr])*
-        $vis static $name: $crate::LocalKey<$t> = $crate::LocalKey::__new(|| $init);
+    ($(#[$($attr:tt)*])* $vis:vis static $name:ident: $t:ty = $init:expr $(; $($rest:tt)*)?) => {
+        $crate::fiber_local!(@key [$([$($attr)*])*] [] __new $vis $name: $t = $init);
         $($crate::fiber_local!($($rest)*);)?
     };
 }
@@ -48,11 +94,74 @@ macro_rules! fiber_local {
 /// A key declared by [`fiber_local!`]. As [`std::thread::LocalKey`].
 pub struct LocalKey<T: 'static> {
     init: fn() -> T,
+    /// How new fibers inherit the value, if they do.
+    copy: Option<CopyFn>,
     // Values are found by the key's address and nothing else, so two keys must never have the same.
     // Statics have their own; but a reference to a constant is one to a static that the compiler
     // makes, and may share with another constant of the same bytes. A field that may change rules
     // that out.
     _own_address: AtomicU8,
+}
+
+/// Whether there has ever been a value that new fibers inherit.
+static INHERITED: AtomicBool = AtomicBool::new(false);
+
+/// Whether a new fiber may have anything to inherit: one load.
+#[inline(always)]
+pub(crate) fn is_inherited() -> bool {
+    // The calling fiber or thread has set it itself if it has such a value, or its spawner has.
+    INHERITED.load(Ordering::Relaxed)
+}
+
+/// What a fiber that is spawned here starts with.
+pub(crate) struct Inheritance(Locals);
+
+/// Clones what the calling fiber passes on. This is foreign code: it may panic, suspend, and come
+/// back to the table.
+pub(crate) fn inheritance() -> Inheritance {
+    let mut copies = Locals::new();
+    if is_inherited() {
+        let table = table();
+        let mut last = 0;
+        // SAFETY: the calling fiber's own table, for one operation.
+        while let Some(next) = unsafe { (*table).next_inherited(last) } {
+            // SAFETY: as in `LocalKey::try_with`: values do not move, and stay while code of their
+            // fiber runs.
+            let copy = (next.copy)(unsafe { next.value.as_ref() });
+            copies.inherit(next.key, copy, next.copy);
+            last = next.key;
+        }
+    }
+    Inheritance(copies)
+}
+
+impl Inheritance {
+    /// Gives it to a fresh fiber that nobody else has seen yet.
+    ///
+    /// # Safety
+    /// As said; and the fiber has no values yet.
+    pub(crate) unsafe fn give(self, fiber: FiberPtr) {
+        // SAFETY: the caller's promise. The values may go to another thread with the fiber:
+        // `copy` requires them to be `Send`, and there are no others. An empty table owns nothing,
+        // so that nothing is lost by overwriting it.
+        unsafe { fiber.header().locals.get().write(self.0) };
+    }
+}
+
+impl Inheritance {
+    /// Takes it out of a fiber that is never to run.
+    ///
+    /// # Safety
+    /// The fiber is fresh, and nobody else has it.
+    pub(crate) unsafe fn take_back(fiber: FiberPtr) -> Self {
+        // SAFETY: the caller's promise.
+        Self(unsafe { fiber.header().locals.get().replace(Locals::new()) })
+    }
+}
+
+/// A [`CopyFn`] for values of one type.
+fn copy<T: Clone + Send + 'static>(value: &dyn Any) -> Box<dyn Any> {
+    Box::new(value.downcast_ref::<T>().expect("a key stands for one type").clone())
 }
 
 /// The value has been destroyed already: its fiber is ending.
@@ -108,7 +217,15 @@ fn will_be_dropped() -> bool {
 impl<T: 'static> LocalKey<T> {
     #[doc(hidden)]
     pub const fn __new(init: fn() -> T) -> Self {
-        Self { init, _own_address: AtomicU8::new(0) }
+        Self { init, copy: None, _own_address: AtomicU8::new(0) }
+    }
+
+    #[doc(hidden)]
+    pub const fn __inherited(init: fn() -> T) -> Self
+    where
+        T: Clone + Send,
+    {
+        Self { init, copy: Some(copy::<T>), _own_address: AtomicU8::new(0) }
     }
 
     /// The key's own for ever, and so for values of this type: the memory is `'static`, the key is
@@ -132,26 +249,17 @@ impl<T: 'static> LocalKey<T> {
     /// # Errors
     /// In a destructor that runs after the value's own.
     pub fn try_with<R>(&'static self, f: impl FnOnce(&T) -> R) -> Result<R, AccessError> {
-        let table = table();
-        // SAFETY: the calling fiber's own table, for one operation.
-        let value = match unsafe { (*table).find::<T>(self.key()) } {
-            Found::Value(value) => value,
-            Found::Destroyed => return Err(AccessError),
-            Found::Missing if !will_be_dropped() => return Err(AccessError),
-            Found::Missing => {
-                // May come back to this table, even to this key.
-                let value = (self.init)();
-                // SAFETY: as above.
-                let inserted = unsafe { (*table).insert(self.key(), value) };
-                match inserted {
-                    Ok(value) => value,
-                    // The initialiser made the value itself; that one stays.
-                    Err(second) => {
-                        drop(second);
-                        return self.try_with(f);
-                    }
+        let value = match self.find()? {
+            Some(value) => value,
+            // The initialiser may come back to the table, even to this key.
+            None => match self.insert((self.init)()) {
+                Ok(value) => value,
+                // The initialiser made the value itself; that one stays.
+                Err(second) => {
+                    drop(second);
+                    return self.try_with(f);
                 }
-            }
+            },
         };
         // SAFETY: it is a `T`, since only this key has this address (see `key`). Values do not
         // move, and are dropped only when their fiber has left its closure (or, in a destructor, by
@@ -159,12 +267,47 @@ impl<T: 'static> LocalKey<T> {
         // base of the fiber, or of the thread, hence never below `f`.
         Ok(f(unsafe { value.as_ref() }))
     }
+
+    /// The calling fiber's value, if it has been made; an error if it must not be made any more.
+    fn find(&'static self) -> Result<Option<NonNull<T>>, AccessError> {
+        // SAFETY: the calling fiber's own table, for one operation.
+        match unsafe { (*table()).find::<T>(self.key()) } {
+            Found::Value(value) => Ok(Some(value)),
+            Found::Missing if will_be_dropped() => Ok(None),
+            Found::Missing | Found::Destroyed => Err(AccessError),
+        }
+    }
+
+    /// Makes `value` the calling fiber's, or gives it back if that has got one meanwhile.
+    fn insert(&'static self, value: T) -> Result<NonNull<T>, T> {
+        if self.copy.is_some() {
+            INHERITED.store(true, Ordering::Relaxed);
+        }
+        // SAFETY: the calling fiber's own table, for one operation.
+        unsafe { (*table()).insert(self.key(), value, self.copy) }
+    }
+
+    /// Makes `value` the calling fiber's if that has none, without asking the initialiser; else
+    /// gives it to `replace`.
+    fn set_or(&'static self, value: T, replace: impl FnOnce(&T, T)) {
+        let late = match self.find() {
+            Ok(None) => match self.insert(value) {
+                Ok(_) => return,
+                Err(value) => value,
+            },
+            _ => value,
+        };
+        self.with(|present| replace(present, late));
+    }
 }
 
 impl<T: 'static> LocalKey<Cell<T>> {
-    /// Sets the value.
+    /// Sets the value. If there is none yet, the initialiser is not run.
+    ///
+    /// # Panics
+    /// As [`with`](Self::with), and so do all these.
     pub fn set(&'static self, value: T) {
-        self.with(|cell| cell.set(value));
+        self.set_or(Cell::new(value), |cell, value| cell.set(value.into_inner()));
     }
 
     /// A copy of the value.
@@ -187,6 +330,14 @@ impl<T: 'static> LocalKey<Cell<T>> {
     pub fn replace(&'static self, value: T) -> T {
         self.with(|cell| cell.replace(value))
     }
+
+    /// Replaces the value by what `f` makes of it.
+    pub fn update(&'static self, f: impl FnOnce(T) -> T)
+    where
+        T: Copy,
+    {
+        self.with(|cell| cell.set(f(cell.get())));
+    }
 }
 
 impl<T: 'static> LocalKey<RefCell<T>> {
@@ -206,12 +357,12 @@ impl<T: 'static> LocalKey<RefCell<T>> {
         self.with(|cell| f(&mut cell.borrow_mut()))
     }
 
-    /// Sets the value.
+    /// Sets the value. If there is none yet, the initialiser is not run.
     ///
     /// # Panics
     /// If the value is borrowed.
     pub fn set(&'static self, value: T) {
-        self.with(|cell| *cell.borrow_mut() = value);
+        self.set_or(RefCell::new(value), |cell, value| *cell.borrow_mut() = value.into_inner());
     }
 
     /// Takes the value, leaving the default.

@@ -1,8 +1,10 @@
 //! Runtimes: the workers, and the way into and out of them.
 #![forbid(unsafe_code)]
 
+use crate::coro::spans;
 use crate::driver::{WakeMethod, caps};
-use crate::fiber::{JoinHandle, spawn_external};
+use crate::fiber::{JoinHandle, create, spawn_external};
+use crate::future::block_on;
 use crate::sched::{Config, Shared, Worker, current, shutdown};
 use crate::stack::overflow;
 use std::fmt;
@@ -40,6 +42,7 @@ pub struct RuntimeBuilder {
     patience: Duration,
     wake: Option<WakeMethod>,
     thread_name: String,
+    inline: bool,
 }
 
 impl RuntimeBuilder {
@@ -53,6 +56,7 @@ impl RuntimeBuilder {
             patience: DEFAULT_PATIENCE,
             wake: None,
             thread_name: "ramie".into(),
+            inline: true,
         }
     }
 
@@ -112,6 +116,14 @@ impl RuntimeBuilder {
         self
     }
 
+    /// Whether what needs no waiting is done by system calls on the spot, as it is by default; or
+    /// everything through the ring. For tests and benchmarks.
+    #[doc(hidden)]
+    pub fn inline(mut self, inline: bool) -> Self {
+        self.inline = inline;
+        self
+    }
+
     /// Builds the runtime. The calling thread becomes its worker 0.
     ///
     /// # Errors
@@ -161,6 +173,7 @@ impl RuntimeBuilder {
             blocking_threads: self.blocking_threads,
             spin: self.spin,
             thread_name: self.thread_name,
+            inline: self.inline,
         };
         let shared = Shared::new(config, wake)?;
         let worker = Rc::new(Worker::new(Arc::clone(&shared), 0)?);
@@ -202,11 +215,14 @@ fn describe(write: &mut dyn FnMut(&[u8])) {
 ///
 /// # Thread-local values
 /// A fiber may suspend inside the closure of `LocalKey::with` of a `thread_local!`, and relies on
-/// the value being there when it goes on. When a thread ends it destroys its values one by one, and
-/// no fiber that has such a value borrowed may run any more. So a runtime must have been dropped by
-/// then: do not keep one in a `thread_local!`, and do not let the destructor of a thread-local
-/// value run or suspend fibers. (Neither is checked: nothing tells that a thread destroys its
-/// values. The same happens in `std::process::exit`, to the values of the calling thread.)
+/// the value being there when it goes on. A thread that ends destroys its values one by one. So
+/// from then on no fiber that was suspended on it is ever resumed: their stacks are leaked, a
+/// runtime that is dropped then (because it is such a value itself) waits for nobody, and
+/// [`run`](Self::run) and its like panic. The same happens in `std::process::exit`, to the fibers
+/// of the calling thread; if that is called on a fiber, what destructors do there blocks the thread
+/// as it does outside of a runtime.
+///
+/// A runtime without suspended fibers is not affected.
 ///
 /// # Examples
 /// ```
@@ -254,7 +270,8 @@ impl Runtime {
     /// `f` runs on the calling thread, and may borrow and be not `Send`.
     ///
     /// # Panics
-    /// If `f` panics, the panic goes on in the caller. On a fiber.
+    /// If `f` panics, the panic goes on in the caller. On a fiber. When the thread destroys its
+    /// thread-local values while fibers are suspended, see [`Runtime`].
     pub fn run<F, T>(&self, f: F) -> T
     where
         F: FnOnce() -> T,
@@ -262,12 +279,22 @@ impl Runtime {
         self.check_thread("Runtime::run");
         let worker = &self.worker;
         let name = std::thread::current().name().map(Arc::from);
-        let fiber = match worker.create(name, f) {
+        // `f` is in the same tracing spans as the caller, but other fibers are not.
+        let spans = spans::leave(None);
+        let f = || {
+            spans.enter(current::fiber().map(|(_, fiber)| fiber));
+            f()
+        };
+        let fiber = match create(worker, name, f) {
             Ok(fiber) => fiber,
-            Err(error) => panic!("failed to make the main fiber: {error}"),
+            Err(error) => {
+                spans.enter(None);
+                panic!("failed to make the main fiber: {error}")
+            }
         };
         let main = JoinHandle::<T>::new(fiber);
         worker.run_main(fiber);
+        spans.enter(None);
         match main.join() {
             Ok(value) => value,
             Err(panic) => resume_unwind(panic),
@@ -278,7 +305,7 @@ impl Runtime {
     /// returns how many it resumed. For programs that have a loop of their own.
     ///
     /// # Panics
-    /// On a fiber.
+    /// On a fiber, and when the thread destroys its thread-local values, as [`run`](Self::run).
     pub fn tick(&self) -> usize {
         self.check_thread("Runtime::tick");
         self.worker.tick() as usize
@@ -287,7 +314,7 @@ impl Runtime {
     /// Lets worker 0 run fibers for `duration`.
     ///
     /// # Panics
-    /// On a fiber.
+    /// On a fiber, and when the thread destroys its thread-local values, as [`run`](Self::run).
     ///
     /// # Examples
     /// ```
@@ -311,6 +338,11 @@ impl Runtime {
             "{what} was called inside a runtime: call it on the thread that built the runtime, \
              outside of all fibers"
         );
+        assert!(
+            !self.worker.is_lost(),
+            "{what} was called while the thread destroys its thread-local values: its suspended \
+             fibers may have borrowed them and cannot go on; drop the runtime earlier"
+        );
     }
 
     /// A handle for spawning fibers from other threads.
@@ -325,21 +357,27 @@ impl Runtime {
 
     /// Ends the runtime as dropping it does, but waits for `timeout` at most. Returns the number of
     /// fibers that had not ended.
-    pub fn shutdown_timeout(mut self, timeout: Duration) -> u64 {
-        self.patience = Duration::ZERO;
-        shutdown::shut_down(&self.worker, timeout).fibers
+    ///
+    /// Where dropping it would wait for nobody, this does not either.
+    pub fn shutdown_timeout(self, timeout: Duration) -> u64 {
+        self.end(timeout)
+    }
+
+    /// Ends the runtime; again, does nothing.
+    fn end(&self, patience: Duration) -> u64 {
+        if current::worker().is_some() || std::thread::panicking() || self.worker.is_lost() {
+            // The loop cannot be entered here; or fibers that ran on an unwinding thread could only
+            // block it. What can be told to end, is.
+            shutdown::abandon(&self.worker)
+        } else {
+            shutdown::shut_down(&self.worker, patience).fibers
+        }
     }
 }
 
 impl Drop for Runtime {
     fn drop(&mut self) {
-        if current::worker().is_some() || std::thread::panicking() {
-            // The loop cannot be entered here; and fibers that ran on an unwinding thread could
-            // only block it. What can be told to end, is.
-            shutdown::abandon(&self.worker);
-        } else {
-            shutdown::shut_down(&self.worker, self.patience);
-        }
+        self.end(self.patience);
     }
 }
 
@@ -369,6 +407,19 @@ impl Handle {
         T: Send + 'static,
     {
         spawn_external(&self.shared, f)
+    }
+
+    /// As [`spawn`](Self::spawn), for a future: the fiber runs it with
+    /// [`block_on`](crate::block_on). See [`spawn_future`](crate::spawn_future).
+    ///
+    /// # Errors
+    /// As [`spawn`](Self::spawn).
+    pub fn spawn_future<F>(&self, future: F) -> io::Result<JoinHandle<F::Output>>
+    where
+        F: IntoFuture + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.spawn(move || block_on(future))
     }
 
     /// What the runtime has done and holds.

@@ -5,7 +5,7 @@ mod common;
 use common::{eventually, runtime, watch};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::ThreadId;
 use std::time::Duration;
@@ -274,15 +274,21 @@ fn values_are_dropped_on_their_thread() {
         }
         assert_eq!((RIGHT.load(Ordering::SeqCst), WRONG.load(Ordering::SeqCst)), (20, 0));
         for _ in 0..10 {
-            // The handle keeps the fiber's header beyond its end, and is dropped here.
+            // The handle keeps the fiber's header beyond its end, and is dropped here. It must be
+            // detached before it ends: else its result is dropped here, too.
+            let detached = Arc::new(AtomicBool::new(false));
+            let theirs = Arc::clone(&detached);
             let builder = ramie::Builder::new().worker(1);
-            let fiber = builder.spawn(|| {
-                ramie::sleep(Duration::from_millis(1));
+            let fiber = builder.spawn(move || {
+                while !theirs.load(Ordering::SeqCst) {
+                    ramie::sleep(Duration::from_millis(1));
+                }
                 Uses
             });
             let fiber = fiber.unwrap();
             let kept = fiber.fiber().clone();
             drop(fiber);
+            detached.store(true, Ordering::SeqCst);
             ramie::sleep(Duration::from_millis(4));
             drop(kept);
         }
@@ -316,4 +322,172 @@ fn thread_locals_that_use_fiber_locals() {
     });
     thread.join().unwrap();
     assert!(SEEN.load(Ordering::SeqCst) >= 2);
+}
+
+// ---- Inheritance --------------------------------------------------------------------------------
+
+ramie::fiber_local! {
+    /// Documented, marked, private.
+    #[inherit]
+    static GIVEN: Cell<u32> = const { Cell::new(1) };
+    #[inherit]
+    /// The other way round.
+    #[allow(unused, reason = "to have another attribute")]
+    pub(crate) static TITLE: RefCell<String> = RefCell::new("none".into());
+    static OWN: Cell<u32> = Cell::new(2);
+}
+
+/// Every way of making a fiber passes on what its maker has, and what it has not made is not there.
+#[test]
+fn new_fibers_inherit() {
+    let _watchdog = watch::dog();
+    std::thread::spawn(|| {
+        let rt = runtime(2);
+        GIVEN.set(10);
+        let external = rt.handle().spawn(|| GIVEN.get()).unwrap();
+        GIVEN.set(11);
+        rt.run(|| {
+            assert_eq!(GIVEN.get(), 11, "the main fiber's is a copy of its thread's");
+            assert_eq!(external.join().unwrap(), 10, "as it was then");
+            GIVEN.set(20);
+            OWN.set(20);
+            let seen = || (GIVEN.get(), OWN.get(), TITLE.with_borrow(String::clone));
+            let expected = (20, 2, String::from("none"));
+            let builder = || ramie::Builder::new();
+            let fibers = [
+                ramie::spawn(seen),
+                ramie::spawn_local(seen),
+                builder().spawn(seen).unwrap(),
+                builder().worker(1).spawn(seen).unwrap(),
+                builder().stack_size(1 << 20).spawn(seen).unwrap(),
+                builder().spawn_local(seen).unwrap(),
+                builder().stack_size(1 << 20).spawn_local(seen).unwrap(),
+                ramie::spawn_future(async move { seen() }),
+            ];
+            // Not even one that has not started yet sees this.
+            GIVEN.set(30);
+            TITLE.set("late".into());
+            for fiber in fibers {
+                assert_eq!(fiber.join().unwrap(), expected);
+            }
+            ramie::scope(|s| {
+                let seen = || GIVEN.get();
+                assert_eq!(s.spawn(seen).join().unwrap(), 30);
+                let child = builder().stack_size(1 << 20).spawn_scoped(s, seen).unwrap();
+                assert_eq!(child.join().unwrap(), 30);
+            });
+            // On its parent's stack, a child is its parent.
+            ramie::no_suspend(|| ramie::scope(|s| drop(s.spawn(|| GIVEN.set(GIVEN.get())))));
+            let grandchild = ramie::spawn(|| {
+                GIVEN.update(|given| given + 1);
+                ramie::spawn(|| {
+                    TITLE.with_borrow_mut(|title| title.push('!'));
+                    (GIVEN.get(), TITLE.take())
+                })
+                .join()
+                .unwrap()
+            });
+            assert_eq!(grandchild.join().unwrap(), (31, "late!".into()));
+            assert_eq!((GIVEN.get(), TITLE.take()), (30, "late".into()));
+        });
+        assert_eq!(GIVEN.get(), 11);
+    })
+    .join()
+    .unwrap();
+}
+
+/// `clone` is foreign code: it may panic, suspend, spawn, and use other values. Nothing is lost.
+#[test]
+fn adventures_in_clone() {
+    static LIVE: AtomicUsize = AtomicUsize::new(0);
+    struct Wild(u32);
+    impl Wild {
+        fn new(depth: u32) -> Self {
+            LIVE.fetch_add(1, Ordering::SeqCst);
+            Self(depth)
+        }
+    }
+    impl Clone for Wild {
+        fn clone(&self) -> Self {
+            ramie::yield_now();
+            MADE_BY_CLONE.set(self.0);
+            assert!(self.0 != 13, "deliberate");
+            // A fiber that would inherit the same, and so on.
+            if self.0 > 0 && DEPTH.get() < 3 {
+                DEPTH.set(DEPTH.get() + 1);
+                ramie::spawn(|| ()).join().unwrap();
+                DEPTH.set(0);
+            }
+            Self::new(self.0)
+        }
+    }
+    impl Drop for Wild {
+        fn drop(&mut self) {
+            LIVE.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+    ramie::fiber_local! {
+        #[inherit]
+        static WILD: RefCell<Wild> = RefCell::new(Wild::new(0));
+        #[inherit]
+        static MADE_BY_CLONE: Cell<u32> = Cell::new(0);
+        static DEPTH: Cell<u32> = Cell::new(0);
+    }
+    let _watchdog = watch::dog();
+    for workers in [1, 2] {
+        let rt = runtime(workers);
+        let handle = rt.handle();
+        rt.run(|| {
+            WILD.set(Wild::new(1));
+            for _ in 0..100 {
+                let fiber = ramie::spawn(|| WILD.with_borrow(|wild| wild.0));
+                assert_eq!(fiber.join().unwrap(), 1);
+            }
+            // Never started: refused, since there is no such worker.
+            assert!(ramie::Builder::new().worker(9).spawn(|| ()).is_err());
+            // Borrowed, so it cannot be cloned; and one whose clone panics.
+            let spawn = || drop(ramie::spawn(|| unreachable!()));
+            let borrowed = || WILD.with_borrow_mut(|_| spawn());
+            assert!(std::panic::catch_unwind(borrowed).is_err());
+            WILD.set(Wild::new(13));
+            assert!(std::panic::catch_unwind(spawn).is_err());
+            WILD.set(Wild::new(0));
+            drop(ramie::spawn(|| ramie::sleep(Duration::from_millis(1))));
+        });
+        eventually("all fibers end", || {
+            rt.tick();
+            rt.metrics().live_fibers == 0
+        });
+        drop(rt);
+        assert_eq!(LIVE.load(Ordering::SeqCst), 0);
+        // Refused by a runtime that is gone.
+        std::thread::spawn(move || {
+            WILD.set(Wild::new(0));
+            assert!(handle.spawn(|| ()).is_err());
+            assert_eq!(LIVE.load(Ordering::SeqCst), 1);
+        })
+        .join()
+        .unwrap();
+        eventually("the thread's is dropped", || LIVE.load(Ordering::SeqCst) == 0);
+    }
+}
+
+/// As in std, setting a value that has not been made does not make it first.
+#[test]
+fn set_runs_no_initialiser() {
+    ramie::fiber_local! {
+        static CELL: Cell<u32> = panic!("not to be run");
+        static REF_CELL: RefCell<u32> = panic!("not to be run");
+    }
+    let _watchdog = watch::dog();
+    runtime(1).run(|| {
+        CELL.set(1);
+        CELL.update(|value| value + 1);
+        CELL.set(CELL.get() + 1);
+        REF_CELL.set(4);
+        REF_CELL.set(5);
+        assert_eq!((CELL.get(), REF_CELL.take()), (3, 5));
+        let caught = ramie::spawn(|| CELL.get()).join();
+        assert!(caught.is_err());
+    });
 }

@@ -567,13 +567,14 @@ fn workers_that_cannot_start_are_done_without() {
     });
 }
 
-/// The end of a main fiber stops the loop that it was run by, and none that comes later.
+/// `run` leaves nothing behind that keeps `tick` from running fibers.
 #[test]
-fn ticks_after_a_run() {
+fn tick_after_run() {
     let _watchdog = watch::dog();
     let rt = runtime(1);
-    let fiber = rt.run(|| ramie::spawn(|| 5));
-    assert!(!fiber.is_finished());
-    assert_eq!(rt.tick(), 1);
-    assert_eq!(fiber.join().unwrap(), 5);
+    let fiber = rt.run(|| ramie::spawn(|| ramie::sleep(Duration::from_millis(1))));
+    eventually("it ends", || {
+        rt.tick();
+        fiber.is_finished()
+    });
 }

@@ -38,7 +38,7 @@ const LAYERS: &[&[&str]] = &[
     &["coro"],
     &["driver"],
     &["sched"],
-    &["fs", "os", "net", "time", "sync", "io", "process", "signal", "watch"],
+    &["cancel", "fs", "os", "net", "time", "sync", "io", "process", "signal", "watch"],
     &["fiber", "local", "runtime", "scope", "select", "future", "testing", "loom_models"],
 ];
 

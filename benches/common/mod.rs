@@ -122,8 +122,18 @@ impl Bench {
     /// Prints the table.
     pub fn print(&self) {
         println!("{:<38} | {:>26} | {:>46} | ratio", "metric", OURS, "limit or peer");
-        for samples in self.samples.iter().filter(|samples| samples.who != OURS) {
+        let has_peer = |metric: Metric| {
+            self.samples.iter().any(|other| other.metric == metric && other.who != OURS)
+        };
+        for samples in &self.samples {
             let metric = samples.metric;
+            if samples.who == OURS {
+                if !has_peer(metric) {
+                    let name = format!("{}, {}", metric.name, metric.unit);
+                    println!("{name:<38} | {:>26} | {:>46} | -", spread(&samples.values), "-");
+                }
+                continue;
+            }
             let ours = |other: &&Samples| other.metric == metric && other.who == OURS;
             let ours = self.samples.iter().find(ours);
             let ratio = match (ours.and_then(|ours| median(&ours.values)), median(&samples.values))
@@ -182,9 +192,11 @@ pub fn k_per_s(steps: usize, f: impl FnOnce()) -> f64 {
     1e6 / ns_per(steps, f)
 }
 
-/// A runtime of ours, or a message and `None` if there can be none here.
+/// A runtime of ours, or a message and `None` if there can be none here. With `RAMIE_BENCH_RING` in
+/// the environment everything goes through the ring, also what could be done on the spot.
 pub fn runtime(workers: usize) -> Option<ramie::Runtime> {
-    match ramie::Runtime::builder().workers(workers).build() {
+    let inline = std::env::var_os("RAMIE_BENCH_RING").is_none();
+    match ramie::Runtime::builder().workers(workers).inline(inline).build() {
         Ok(runtime) => Some(runtime),
         Err(error) => {
             eprintln!("no runtime: {error}");

@@ -15,8 +15,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What one read asks for: the kernel reads ahead by this much, and it stays in a core's cache.
-const CHUNK: usize = 128 * 1024;
+/// What one read asks for: all of most files, and no more, so that the buffers of all jobs find
+/// room in the cache of a core.
+const CHUNK: usize = 32 * 1024;
 
 /// A job on a large file lets the others run after this many bytes.
 const BREATH: usize = 1 << 20;

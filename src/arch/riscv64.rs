@@ -186,6 +186,10 @@ pub(crate) fn set_current(word: usize) {
     }
 }
 
+/// Asks for the cache line at an address, which may be any: a hint that is not taken.
+#[inline(always)]
+pub(crate) fn prefetch(_address: *const ()) {}
+
 /// Whether this thread has a shadow stack, which the switch does not change. There is no harmless
 /// way to ask on RISC-V, where Linux gives one only to programs that request it.
 #[inline]

@@ -13,8 +13,8 @@ use std::thread;
 
 use super::header::Waiting;
 use super::local::{self, Locals};
-use super::park;
-use super::{AfterSwitch, Cancel, Children, FiberPtr, Header, Signal};
+use super::{AfterSwitch, Bounds, Cancel, Children, FiberPtr, Header, Signal};
+use super::{park, spans};
 use crate::arch::{Context, Entry};
 use crate::stack::{Stack, sanitize};
 
@@ -180,6 +180,7 @@ where
             refs: AtomicU32::new(1),
             no_suspend: Cell::new(0),
             cancel: Cancel::new(),
+            bounds: Bounds::new(),
             panicked: Cell::new(false),
             thread_pointer: Cell::new(0),
             thread: Cell::new(ptr::null_mut()),
@@ -224,6 +225,10 @@ where
     // SAFETY: as above.
     unsafe { keep_result(fiber, parent, result) };
 
+    if spans::followed() {
+        // Those whose guards were leaked; the other fibers of this thread must not be in them.
+        drop(spans::leave(Some(fiber)));
+    }
     if !fiber.header().ended.is_detached() {
         let after = match parent.children() {
             None => AfterSwitch::Ended,

@@ -22,7 +22,7 @@
 //!
 //! | field                                        | by whom                                       |
 //! |----------------------------------------------|-----------------------------------------------|
-//! | `context`, `next`, `waiting`, `no_suspend`   | the holder                                    |
+//! | `context`, `next`, `waiting`, `no_suspend`, `bounds` | the holder                            |
 //! | `locals`                                     | the fiber itself                              |
 //! | `payload` (the memory)                       | the holder; the join handle once `ended` is set |
 //! | `token`, `ended`, `refs`, `cancel`, `home`   | any thread that keeps the fiber alive         |
@@ -42,7 +42,7 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use super::local::Locals;
 use super::pending::PendingPtr;
-use super::{Cancel, OnCancel, Signal};
+use super::{Bounds, Cancel, OnCancel, Signal};
 use crate::arch::Context;
 use crate::stack::Stack;
 use crate::stack::sanitize;
@@ -57,6 +57,9 @@ pub(crate) enum Waiting {
     /// It is registered on this signal.
     Signal(NonNull<Signal>, OnCancel),
 }
+
+/// A bit of `Header::no_suspend`: what would suspend the fiber blocks the thread instead.
+pub(crate) const BLOCKS: u32 = 1 << 31;
 
 /// One fiber's control block; see the module's head.
 #[repr(C, align(64))]
@@ -79,10 +82,12 @@ pub(crate) struct Header {
     pub(crate) ended: Signal,
     /// Owners of this header.
     pub(crate) refs: AtomicU32,
-    /// How many `no_suspend` sections the fiber is in.
+    /// How many `no_suspend` sections the fiber is in; and [`BLOCKS`].
     pub(crate) no_suspend: Cell<u32>,
     /// Requests to end early.
     pub(crate) cancel: Cancel,
+    /// The calls of `timeout` and `shield` that it is in.
+    pub(crate) bounds: Bounds,
     /// Whether the closure panicked; for statistics.
     pub(crate) panicked: Cell<bool>,
     /// The thread pointer of a fiber that owns its thread-locals; 0 for every other kind. Reserved.

@@ -9,6 +9,7 @@ use std::cell::Cell;
 pub(crate) struct FiberList {
     head: Cell<Option<FiberPtr>>,
     tail: Cell<Option<FiberPtr>>,
+    len: Cell<usize>,
 }
 
 impl FiberList {
@@ -18,8 +19,14 @@ impl FiberList {
     }
 
     #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.len.get()
+    }
+
+    #[inline]
     pub(crate) fn push(&self, fiber: FiberPtr) {
         fiber.header().next.set(None);
+        self.len.set(self.len.get() + 1);
         match self.tail.replace(Some(fiber)) {
             Some(last) => last.header().next.set(Some(fiber)),
             None => self.head.set(Some(fiber)),
@@ -34,6 +41,7 @@ impl FiberList {
         if rest.is_none() {
             self.tail.set(None);
         }
+        self.len.set(self.len.get() - 1);
         Some(first)
     }
 }

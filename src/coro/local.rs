@@ -3,12 +3,24 @@
 use std::any::Any;
 use std::ptr::NonNull;
 
+/// Makes a copy of a value that new fibers inherit.
+pub(crate) type CopyFn = fn(&dyn Any) -> Box<dyn Any>;
+
 /// One value, or the trace of one that has been destroyed.
 struct Slot {
     /// The address of the key.
     key: usize,
     /// Owned, as if by a Box; `None` from the moment its destructor starts.
     value: Option<NonNull<dyn Any>>,
+    /// How new fibers inherit it, if they do.
+    copy: Option<CopyFn>,
+}
+
+/// A value that new fibers inherit, as [`Locals::next_inherited`] finds it.
+pub(crate) struct Inherited {
+    pub(crate) key: usize,
+    pub(crate) value: NonNull<dyn Any>,
+    pub(crate) copy: CopyFn,
 }
 
 /// All values of one fiber, sorted by key. Values never move, so that references into them survive
@@ -49,15 +61,35 @@ impl Locals {
     }
 
     /// Adds a value for a key that has none; gives it back if the key has got one meanwhile.
-    pub(crate) fn insert<T: 'static>(&mut self, key: usize, value: T) -> Result<NonNull<T>, T> {
+    pub(crate) fn insert<T: 'static>(
+        &mut self,
+        key: usize,
+        value: T,
+        copy: Option<CopyFn>,
+    ) -> Result<NonNull<T>, T> {
         match self.slots.binary_search_by_key(&key, |slot| slot.key) {
             Ok(_) => Err(value),
             Err(at) => {
                 let value: NonNull<T> = NonNull::from(Box::leak(Box::new(value)));
-                self.slots.insert(at, Slot { key, value: Some(value) });
+                self.slots.insert(at, Slot { key, value: Some(value), copy });
                 Ok(value)
             }
         }
+    }
+
+    /// Adds the copy of another fiber's value. In the order of the keys, each once.
+    pub(crate) fn inherit(&mut self, key: usize, value: Box<dyn Any>, copy: CopyFn) {
+        debug_assert!(self.slots.last().is_none_or(|slot| slot.key < key));
+        let value = NonNull::from(Box::leak(value));
+        self.slots.push(Slot { key, value: Some(value), copy: Some(copy) });
+    }
+
+    /// The first value under a key greater than `after` that new fibers inherit.
+    pub(crate) fn next_inherited(&self, after: usize) -> Option<Inherited> {
+        let from = self.slots.partition_point(|slot| slot.key <= after);
+        self.slots[from..].iter().find_map(|slot| {
+            Some(Inherited { key: slot.key, value: slot.value?, copy: slot.copy? })
+        })
     }
 
     /// Takes out one value, for its destructor to run outside of any borrow of the table.

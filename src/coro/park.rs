@@ -17,6 +17,8 @@ use crate::stack::sanitize;
 pub(crate) enum AfterSwitch<'a> {
     /// Put me at the end of the run queue.
     Yield,
+    /// As `Yield`, after a while of work that was no resume's.
+    Breathe,
     /// Give this op to the driver; resume me when it is done.
     Submit(PendingPtr),
     /// Register me on this signal; resume me when it is set (or at once, if it is).
@@ -48,6 +50,9 @@ pub(crate) enum OnCancel {
     Ignore,
     /// It ends the wait, and does not let one begin while it has not been reported.
     End,
+    /// A deadline ends the wait if it expires meanwhile. (Requests end it by the token: this is the
+    /// wait of `park`.)
+    Wake,
 }
 
 /// Switches from the running fiber `fiber` to the context that resumed it. Returns the word of the

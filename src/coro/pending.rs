@@ -42,6 +42,13 @@ impl<'a> Pending<'a> {
         }
     }
 
+    /// The op, while it is not in flight.
+    #[inline]
+    pub(crate) fn op(&mut self) -> &mut Op<'a> {
+        debug_assert!(self.owed.get() == 0);
+        self.op.get_mut()
+    }
+
     /// The kernel's result: a count, a descriptor, or `-errno`.
     pub(crate) fn outcome(&self) -> i32 {
         debug_assert!(self.owed.get() == 0);

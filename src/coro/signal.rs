@@ -5,7 +5,8 @@
 //! | `EMPTY`         | has not happened, nobody waits                               | anybody |
 //! | `SET`           | has happened                                                 | `take`  |
 //! | a waiter        | has not happened; this fiber or thread is off its stack      | `set`, `unregister` |
-//! | `DETACHED`      | has not happened, and nobody will ever ask                   | `set`   |
+//! | a task          | has not happened; this waker is to be told                   | `set`, `unregister_task`, `detach` |
+//! | `DETACHED`      | nobody will ask (again), whether it has happened or not      | `set`   |
 //!
 //! Invariants.
 //! 1. At most one waiter is registered at a time.
@@ -13,6 +14,7 @@
 //!    stack: whoever takes the waiter out may resume it at once.
 //! 3. A waiter is taken out exactly once, by `set` or by `unregister`, and whoever took it out, and
 //!    nobody else, makes it ready again. So no wake-up is lost and none is doubled.
+//!    A task is taken out exactly once, too, and with its waker: who took it out owns that.
 //! 4. `set` is final until the waiting side calls `take`: a later `register` fails and the waiter
 //!    does not wait.
 //!
@@ -27,7 +29,9 @@ use crate::atomic::{AtomicUsize, Ordering};
 const EMPTY: usize = 0;
 const SET: usize = 1;
 const DETACHED: usize = 2;
-/// Set in the word of a thread's waiter, clear in a fiber's; both are at least 8-aligned addresses.
+/// Set in the word of a task, beside its waker's address. All waiters are at 8-aligned addresses.
+const TASK: usize = 2;
+/// Set in the word of a thread's waiter. A fiber's has no flag.
 const THREAD: usize = 4;
 const FLAGS: usize = 7;
 
@@ -40,6 +44,8 @@ pub(crate) enum Waiter {
     Fiber(usize),
     /// The thread whose [`super::thread::ThreadWaiter`] is at this address.
     Thread(usize),
+    /// The waker that [`super::task`] keeps at this address.
+    Task(usize),
     /// Nobody will ever ask.
     Detached,
 }
@@ -50,6 +56,7 @@ impl Waiter {
             EMPTY | SET => Self::None,
             DETACHED => Self::Detached,
             word if word & THREAD != 0 => Self::Thread(word & !FLAGS),
+            word if word & TASK != 0 => Self::Task(word & !FLAGS),
             word => Self::Fiber(word),
         }
     }
@@ -66,8 +73,25 @@ impl Waiter {
                 debug_assert!(address & FLAGS == 0 && address != 0);
                 address | THREAD
             }
+            Self::Task(address) => {
+                debug_assert!(address & FLAGS == 0 && address != 0);
+                address | TASK
+            }
         }
     }
+}
+
+/// What [`Signal::detach`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Before {
+    /// It has not happened; nobody was registered.
+    Nothing,
+    /// It has not happened; this task, now the caller's, was registered.
+    Task(usize),
+    /// It has happened.
+    Set,
+    /// It was detached already.
+    Detached,
 }
 
 /// See the module's head.
@@ -91,7 +115,7 @@ impl Signal {
         self.0.load(Ordering::Acquire) == SET
     }
 
-    /// Whether `detach` came before `set`.
+    /// Whether `detach` came last.
     #[inline]
     pub(crate) fn is_detached(&self) -> bool {
         self.0.load(Ordering::Acquire) == DETACHED
@@ -132,15 +156,26 @@ impl Signal {
         self.0.load(Ordering::Relaxed) == SET && self.0.swap(EMPTY, Ordering::Acquire) == SET
     }
 
-    /// Says that nobody will ever ask; `true` when it has happened already.
+    /// Takes out the task that is registered, if one is. Only for the waiting side.
     #[inline]
-    pub(crate) fn detach(&self) -> bool {
-        match self.0.compare_exchange(EMPTY, DETACHED, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => false,
-            Err(word) => {
-                assert!(word == SET, "detached while a waiter is registered (invariant 1)");
-                true
-            }
+    pub(crate) fn unregister_task(&self) -> Option<usize> {
+        match Waiter::from_word(self.0.load(Ordering::Relaxed)) {
+            Waiter::Task(address) if self.unregister(Waiter::Task(address)) => Some(address),
+            _ => None,
+        }
+    }
+
+    /// Says that nobody will ask (again). Only for the waiting side.
+    #[inline]
+    pub(crate) fn detach(&self) -> Before {
+        match self.0.swap(DETACHED, Ordering::AcqRel) {
+            EMPTY => Before::Nothing,
+            SET => Before::Set,
+            DETACHED => Before::Detached,
+            word => match Waiter::from_word(word) {
+                Waiter::Task(address) => Before::Task(address),
+                _ => panic!("detached while a waiter is registered (invariant 1)"),
+            },
         }
     }
 }

@@ -1,8 +1,34 @@
 //! Which way an op takes: the only place that knows.
+//!
+//! The ring is the path. What can be done at once is done on the spot where that is cheaper, by a
+//! system call that cannot wait for a disk or for somebody else:
+//!
+//! | op                        | the call                  | otherwise                             |
+//! |---------------------------|---------------------------|---------------------------------------|
+//! | read of a cached file     | `preadv2(RWF_NOWAIT)`     | `EAGAIN`: the ring, for what is left  |
+//! | read or write in memory   | `pread`, `pwrite`         | -                                     |
+//! | close                     | `close`                   | see `Habit::closes_at_once`           |
+//!
+//! What a [`Habit`] says decides what is tried. A refusal of any kind sends the op to the ring,
+//! whose answer counts, so errors are the ring's. Only [`Attempt::Part`] needs care: a blocking
+//! read of a file is short at its end alone, so what the cache lacks is read through the ring.
+//!
+//! A fiber that finds all it wants in the cache would never suspend. So calls on the spot have a
+//! budget, in units of some 0.4 us: who finds it spent yields first, and the worker's pass counts
+//! that as [`YIELD_COST`] resumes (D5).
+//!
+//! What remains that may hold up a worker: a plain thread that reads the *same open file* at its
+//! position holds a lock on the position meanwhile; a writer holds a lock on its file in memory
+//! while it copies; and memory that is touched may have to be made free first, as anywhere.
 #![forbid(unsafe_code)]
 
 use super::Caps;
-use crate::op::Op;
+use crate::op::perform::{at, perform};
+use crate::op::{Habit, Op, Way};
+use crate::sys::file;
+use std::cell::Cell;
+use std::mem::take;
+use std::os::fd::BorrowedFd;
 
 /// The ways.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,7 +41,7 @@ pub(crate) enum Route {
     Pool,
 }
 
-/// Decides for one op.
+/// Decides for one op that was not done by an [`attempt`].
 #[inline]
 pub(crate) fn route(op: &Op<'_>, caps: &Caps) -> Route {
     match op {
@@ -25,4 +51,267 @@ pub(crate) fn route(op: &Op<'_>, caps: &Caps) -> Route {
         _ if caps.supports(op) => Route::Driver,
         _ => Route::Pool,
     }
+}
+
+/// The longest transfer that is made on the spot: 45 us of copying.
+const MAX_BYTES: usize = 1 << 20;
+/// Units of work between two yields.
+const BUDGET: u32 = 16;
+/// A call is one unit, and each of these bytes one more.
+const UNIT_BYTES: usize = 8 << 10;
+/// What a yield for want of budget counts for in a pass.
+pub(crate) const YIELD_COST: u32 = 8;
+/// Attempts left out after refusals in a row: 1, 3, 7, and so on, to 2 to the power of this less 1.
+const MAX_REFUSALS: u32 = 5;
+/// From so many other fibers and ops in line on, reads are made in one go by the ring.
+const CROWD: usize = 16;
+/// The cache has files by pages of at least this size.
+const PAGE: u64 = 4096;
+
+/// What one worker knows and counts about calls on the spot.
+#[derive(Debug)]
+pub(crate) struct Inline {
+    enabled: bool,
+    /// Units until the next yield.
+    left: Cell<u32>,
+    /// Refusals in a row, and attempts to leave out because of them.
+    refusals: Cell<u32>,
+    skip: Cell<u32>,
+}
+
+impl Inline {
+    pub(crate) fn new(enabled: bool) -> Self {
+        Self { enabled, left: Cell::new(BUDGET), refusals: Cell::new(0), skip: Cell::new(0) }
+    }
+
+    #[inline]
+    pub(crate) fn is_enabled(&self) -> bool {
+        self.enabled
+    }
+
+    /// Whether the caller must yield before the next attempt, for which it then has a new budget.
+    #[inline]
+    pub(crate) fn is_spent(&self) -> bool {
+        self.left.get() == 0 && {
+            self.left.set(BUDGET);
+            true
+        }
+    }
+
+    fn spend(&self, bytes: usize) {
+        let units = 1 + (bytes / UNIT_BYTES) as u32; // `bytes` is at most `MAX_BYTES`
+        self.left.set(self.left.get().saturating_sub(units));
+    }
+
+    /// A call found nothing, or nobody who can do it without waiting: likely the next one will not
+    /// either.
+    fn refused(&self) {
+        let refusals = (self.refusals.get() + 1).min(MAX_REFUSALS);
+        self.refusals.set(refusals);
+        self.skip.set((1 << refusals) - 1);
+        self.spend(0);
+    }
+
+    fn skips(&self) -> bool {
+        let skip = self.skip.get();
+        self.skip.set(skip.saturating_sub(1));
+        skip != 0
+    }
+}
+
+/// What became of an op that was tried on the spot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Attempt {
+    /// It is done, with this result.
+    Done(i32),
+    /// So many bytes are done, and the op is now what is left of it.
+    Part(u32),
+    /// Nothing has happened.
+    Refused,
+}
+
+/// Whether an [`attempt`] is worth while. The caller sees to cancel requests and to the budget.
+#[inline]
+pub(crate) fn may_attempt(op: &Op<'_>, inline: &Inline) -> bool {
+    let (way, len) = match op {
+        Op::Read { habit: Some(habit), buf, .. } => (habit.reads(), buf.len()),
+        Op::ReadUninit { habit: Some(habit), buf, .. } => (habit.reads(), buf.len()),
+        Op::Write { habit: Some(habit), buf, .. } => (habit.writes(), buf.len()),
+        _ => return false,
+    };
+    way != Way::Ring && (1..=MAX_BYTES).contains(&len) && inline.enabled
+}
+
+/// Tries an op without waiting. With a `crowd` of others in line this is better done by the driver,
+/// together with theirs: `None` says so; the op is now one that does not wait, and its outcome is
+/// for [`judge`].
+#[inline]
+pub(crate) fn attempt(op: &mut Op<'_>, inline: &Inline, crowd: usize) -> Option<Attempt> {
+    let Some(Reading { fd, len, habit, .. }) = Reading::of(op) else {
+        return Some(write(op, inline));
+    };
+    let way = match habit.reads() {
+        Way::Unknown => learn(fd, habit),
+        way => way,
+    };
+    match way {
+        Way::Memory => {
+            inline.spend(len);
+            Some(Attempt::Done(perform(op)))
+        }
+        Way::Try | Way::Cached if !inline.skips() => {
+            if crowd >= CROWD {
+                set_nowait(op, true);
+                return None;
+            }
+            let result = match op {
+                Op::Read { fd, buf, offset, .. } => file::read_nowait(*fd, buf, at(*offset)),
+                Op::ReadUninit { fd, buf, offset, .. } => {
+                    file::read_uninit_nowait(*fd, buf, at(*offset))
+                }
+                _ => unreachable!("the op is a read"),
+            };
+            inline.spend(usize::try_from(result).unwrap_or(0));
+            Some(judge(op, result, inline))
+        }
+        _ => Some(Attempt::Refused),
+    }
+}
+
+/// What a read that did not wait has come to, and what is learnt from it.
+#[inline]
+pub(crate) fn judge(op: &mut Op<'_>, result: i32, inline: &Inline) -> Attempt {
+    set_nowait(op, false);
+    let Some(Reading { fd, at, len, habit }) = Reading::of(op) else {
+        return Attempt::Done(result);
+    };
+    let Ok(count) = u32::try_from(result) else {
+        return refused(op, result, inline);
+    };
+    if habit.reads() == Way::Try {
+        habit.set_reads(Way::Cached);
+    }
+    inline.refusals.set(0);
+    if count as usize == len || count == 0 {
+        return Attempt::Done(result);
+    }
+    let end = at.or(habit.position()).map(|start| start + u64::from(count));
+    // The cache has whole pages: what stops within one, stops at the end of the file.
+    if end.is_some_and(|end| !end.is_multiple_of(PAGE)) || is_end(fd, habit, end) {
+        return Attempt::Done(result);
+    }
+    advance(op, count);
+    Attempt::Part(count)
+}
+
+/// A read that did not wait has failed.
+#[cold]
+fn refused(op: &mut Op<'_>, result: i32, inline: &Inline) -> Attempt {
+    let Some(Reading { fd, len, habit, .. }) = Reading::of(op) else {
+        return Attempt::Done(result);
+    };
+    match -result {
+        libc::ECANCELED | libc::EINTR => return Attempt::Done(result),
+        libc::EAGAIN => {}
+        libc::EOPNOTSUPP if learn_memory(fd, habit) => {
+            inline.spend(len);
+            return Attempt::Done(perform(op));
+        }
+        _ => habit.set_reads(Way::Ring),
+    }
+    inline.refused();
+    Attempt::Refused
+}
+
+fn write(op: &mut Op<'_>, inline: &Inline) -> Attempt {
+    match op {
+        Op::Write { fd, buf, habit: Some(habit), .. } => {
+            if habit.writes() != Way::Memory && !learn_memory(*fd, habit) {
+                habit.set_writes(Way::Ring);
+                return Attempt::Refused;
+            }
+            inline.spend(buf.len());
+            Attempt::Done(perform(op))
+        }
+        _ => Attempt::Refused,
+    }
+}
+
+/// A read of a file, whatever the type of its buffer.
+struct Reading<'a> {
+    fd: BorrowedFd<'a>,
+    at: Option<u64>,
+    len: usize,
+    habit: &'a Habit,
+}
+
+impl<'a> Reading<'a> {
+    #[inline]
+    fn of(op: &Op<'a>) -> Option<Self> {
+        match op {
+            Op::Read { fd, buf, offset, habit: Some(habit), .. } => {
+                Some(Self { fd: *fd, at: at(*offset), len: buf.len(), habit })
+            }
+            Op::ReadUninit { fd, buf, offset, habit: Some(habit), .. } => {
+                Some(Self { fd: *fd, at: at(*offset), len: buf.len(), habit })
+            }
+            _ => None,
+        }
+    }
+}
+
+fn set_nowait(op: &mut Op<'_>, value: bool) {
+    if let Op::Read { nowait, .. } | Op::ReadUninit { nowait, .. } = op {
+        *nowait = value;
+    }
+}
+
+/// Leaves of a read what comes after its first `bytes`.
+#[cold]
+fn advance(op: &mut Op<'_>, bytes: u32) {
+    let count = bytes as usize;
+    let offset = match op {
+        Op::Read { buf, offset, .. } => {
+            *buf = &mut take(buf)[count..];
+            offset
+        }
+        Op::ReadUninit { buf, offset, .. } => {
+            *buf = &mut take(buf)[count..];
+            offset
+        }
+        _ => return,
+    };
+    if at(*offset).is_some() {
+        *offset += u64::from(bytes);
+    }
+}
+
+/// Finds out how a file is read of which nothing is known.
+#[cold]
+fn learn(fd: BorrowedFd<'_>, habit: &Habit) -> Way {
+    let way = if file::is_buffered(fd) { Way::Try } else { Way::Ring };
+    habit.set_reads(way);
+    way
+}
+
+/// Finds out whether a file is in memory.
+#[cold]
+fn learn_memory(fd: BorrowedFd<'_>, habit: &Habit) -> bool {
+    let memory = file::is_memory(fd);
+    if memory {
+        habit.set_reads(Way::Memory);
+        habit.set_writes(Way::Memory);
+    }
+    memory
+}
+
+/// Whether a read that was short had nothing more to read. Of what is no plain file, a device say,
+/// short reads are whole.
+#[cold]
+fn is_end(fd: BorrowedFd<'_>, habit: &Habit, end: Option<u64>) -> bool {
+    let Some(size) = file::size(fd) else {
+        habit.set_reads(Way::Ring);
+        return true;
+    };
+    end.or_else(|| file::position(fd)).is_none_or(|end| end >= size)
 }

@@ -1,13 +1,16 @@
 //! Waiting for fibers, and asking them to end.
 
 use super::handle::{Fiber, Inner, release};
-use crate::coro::{FiberPtr, OnCancel, entry};
+use crate::coro::signal::Before;
+use crate::coro::{FiberPtr, OnCancel, entry, task};
 use crate::sched::remote::{Cancelled, Remote};
 use crate::sched::{self, current};
 use crate::sys::clock;
 use std::fmt;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::thread;
 use std::time::Duration;
 
@@ -15,8 +18,23 @@ use std::time::Duration;
 ///
 /// Dropping it detaches the fiber.
 ///
+/// It is a [`Future`], too: async code, on whatever runs it, can await a fiber. Dropping the future
+/// detaches the fiber, as always; polling it by reference and then calling [`join`](Self::join) is
+/// fine. Once it has returned the result, it must not be polled or joined again.
+///
 /// Differs from [`std::thread::JoinHandle`] in that a fiber that waits in [`join`](Self::join)
-/// suspends, and in the extras `try_join`, `join_timeout` and `cancel`.
+/// suspends, and in the extras `try_join`, `join_timeout`, `cancel` and `cancel_join`.
+///
+/// # Examples
+/// ```
+/// ramie::Runtime::new()?.run(|| {
+///     let fiber = ramie::spawn(|| ramie::fs::read_to_string("Cargo.toml"));
+///     let text = ramie::block_on(async { fiber.await.unwrap() })?;
+///     assert!(text.contains("ramie"));
+///     std::io::Result::Ok(())
+/// })?;
+/// # std::io::Result::Ok(())
+/// ```
 pub struct JoinHandle<T> {
     /// The reference that the fiber and the handle own together.
     fiber: ManuallyDrop<Fiber>,
@@ -27,6 +45,8 @@ pub struct JoinHandle<T> {
 unsafe impl<T: Send> Send for JoinHandle<T> {}
 // SAFETY: through a shared handle only the Fiber is reachable.
 unsafe impl<T> Sync for JoinHandle<T> {}
+// There is no `T` in it.
+impl<T> Unpin for JoinHandle<T> {}
 
 impl<T> JoinHandle<T> {
     #[inline]
@@ -48,14 +68,20 @@ impl<T> JoinHandle<T> {
     /// # Errors
     /// The payload of the panic, if the fiber panicked.
     ///
+    /// # Panics
+    /// If the handle was awaited before, and has returned the result.
+    ///
     /// # Cancellation
     /// Cannot be cancelled: cancel the fiber that is waited for instead.
     #[inline]
     pub fn join(self) -> thread::Result<T> {
         let fiber = self.ptr();
         let ended = &fiber.header().ended;
-        while !ended.is_set() {
-            sched::wait(ended, None, OnCancel::Ignore);
+        if !ended.is_set() {
+            self.forget_task();
+            while !ended.is_set() {
+                sched::wait(ended, None, OnCancel::Ignore);
+            }
         }
         self.take()
     }
@@ -64,19 +90,31 @@ impl<T> JoinHandle<T> {
     ///
     /// # Errors
     /// The handle, while the fiber has not ended.
+    ///
+    /// # Panics
+    /// As [`join`](Self::join).
     #[inline]
     pub fn try_join(self) -> Result<thread::Result<T>, Self> {
-        if self.is_finished() { Ok(self.take()) } else { Err(self) }
+        if self.ptr().header().ended.is_set() {
+            Ok(self.take())
+        } else {
+            self.check_result();
+            Err(self)
+        }
     }
 
     /// Waits for the fiber to end, for `timeout` at most.
     ///
     /// # Errors
     /// The handle, if the fiber has not ended by then.
+    ///
+    /// # Panics
+    /// As [`join`](Self::join).
     pub fn join_timeout(self, timeout: Duration) -> Result<thread::Result<T>, Self> {
         let deadline_ns = clock::deadline_ns(timeout);
         let fiber = self.ptr();
         let ended = &fiber.header().ended;
+        self.forget_task();
         while !ended.is_set() && clock::now_ns() < deadline_ns {
             sched::wait(ended, Some(deadline_ns), OnCancel::Ignore);
             if current::worker().is_some_and(|worker| worker.is_draining()) {
@@ -89,7 +127,9 @@ impl<T> JoinHandle<T> {
     /// Whether the fiber has ended, so that `join` would not wait.
     #[inline]
     pub fn is_finished(&self) -> bool {
-        self.ptr().header().ended.is_set()
+        let fiber = self.ptr();
+        let ended = &fiber.header().ended;
+        ended.is_set() || ended.is_detached()
     }
 
     /// The fiber, to name it or to unpark it.
@@ -104,9 +144,53 @@ impl<T> JoinHandle<T> {
     /// A request is reported once. An operation that has completed before the request reached it
     /// keeps its result, and the next one fails instead. [`sleep`](crate::sleep) ends early while a
     /// request is unreported; [`park`](crate::park) wakes once; `join` ignores it. A fiber that
-    /// performs no I/O any more ends as if nothing had been asked.
+    /// performs no I/O any more ends as if nothing had been asked. The whole table, and what the
+    /// fiber can do about it, is in [`cancel`](crate::cancel).
     pub fn cancel(&self) {
         request_cancel(self.ptr());
+    }
+
+    /// Asks the fiber to end early, as [`cancel`](Self::cancel), waits for its end, and returns
+    /// what its closure returned, as [`join`](Self::join).
+    ///
+    /// # Errors
+    /// The payload of the panic, if the fiber panicked.
+    ///
+    /// # Cancellation
+    /// Cannot be cancelled itself.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// ramie::Runtime::new()?.run(|| {
+    ///     let fiber = ramie::spawn(|| {
+    ///         ramie::sleep(Duration::from_secs(3600)); // ends early
+    ///         ramie::cancel::check().is_err()
+    ///     });
+    ///     assert!(fiber.cancel_join().unwrap());
+    /// });
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn cancel_join(self) -> thread::Result<T> {
+        self.cancel();
+        self.join()
+    }
+
+    /// The handle is about to wait itself, rather than the task that has polled it before.
+    fn forget_task(&self) {
+        self.check_result();
+        task::forget(&self.ptr().header().ended);
+    }
+
+    /// The handle is the only one that detaches the signal; while there is a handle, that means
+    /// that it has returned the result.
+    #[inline]
+    fn check_result(&self) {
+        assert!(
+            !self.ptr().header().ended.is_detached(),
+            "a JoinHandle was polled or joined after it had returned the fiber's result"
+        );
     }
 
     /// Takes the result; the fiber has ended.
@@ -125,13 +209,40 @@ impl<T> JoinHandle<T> {
 impl<T> Drop for JoinHandle<T> {
     fn drop(&mut self) {
         let fiber = self.ptr();
-        if fiber.header().ended.detach() {
+        match fiber.header().ended.detach() {
+            Before::Nothing => {}
             // SAFETY: as in `take`.
-            unsafe {
+            Before::Set => unsafe {
                 entry::drop_result::<T>(fiber);
                 release(fiber);
+            },
+            // SAFETY: as in `take`; the result has been taken by `poll`.
+            Before::Detached => unsafe { release(fiber) },
+            // SAFETY: taken out by us.
+            Before::Task(address) => drop(unsafe { task::from_address(address) }),
+        }
+    }
+}
+
+impl<T> Future for JoinHandle<T> {
+    type Output = thread::Result<T>;
+
+    /// # Panics
+    /// If it has returned the result before.
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let fiber = self.ptr();
+        let ended = &fiber.header().ended;
+        if !ended.is_set() {
+            self.check_result();
+            if task::watch(ended, context.waker()) {
+                return Poll::Pending;
             }
         }
+        // SAFETY: it has ended, `T` is its result type, and the handle is the only one that may
+        // take it; the next line says that it has.
+        let result = unsafe { entry::take_result::<T>(fiber) };
+        ended.detach();
+        Poll::Ready(result)
     }
 }
 

@@ -5,7 +5,7 @@
 //! | `spawn.rs`  | [`spawn`], [`spawn_local`], [`Builder`]                       |
 //! | `join.rs`   | [`JoinHandle`]: joining, and requests to end                  |
 //! | `handle.rs` | [`Fiber`], [`FiberId`]                                        |
-//! | `mod.rs`    | what a fiber does with itself: yield, park, sleep, ...        |
+//! | `mod.rs`    | what a fiber does with itself: yield, park, ...               |
 
 mod handle;
 mod join;
@@ -14,10 +14,10 @@ mod spawn;
 pub use handle::{Fiber, FiberId};
 pub use join::JoinHandle;
 pub use spawn::{Builder, spawn, spawn_local};
-pub(crate) use spawn::{no_runtime, no_stack, spawn_external};
+pub(crate) use spawn::{create, heir, no_runtime, no_stack, spawn_external};
 
-use crate::coro::{FiberPtr, OnCancel, Signal};
-use crate::sched::{self, current};
+use crate::coro::{FiberPtr, OnCancel};
+use crate::sched::{self, cancel, current};
 use crate::sys::clock;
 use handle::Inner;
 use std::thread;
@@ -64,16 +64,13 @@ pub fn yield_now() {
 ///
 /// # Cancellation
 /// A cancel request sets the token: it wakes a parked fiber, or lets its next call of `park` return
-/// at once.
+/// at once. So does the deadline of a [`timeout`](crate::time::timeout) inside of which it parks,
+/// once.
 #[inline]
 pub fn park() {
     match current::suspendable() {
         Some((_, fiber)) => {
-            let token = &fiber.header().token;
-            if !token.take() {
-                sched::wait(token, None, OnCancel::Ignore);
-                token.take();
-            }
+            park_fiber(fiber, None);
         }
         None => park_thread(None),
     }
@@ -83,59 +80,40 @@ pub fn park() {
 pub fn park_timeout(timeout: Duration) {
     match current::suspendable() {
         Some((_, fiber)) => {
-            let token = &fiber.header().token;
-            if !token.take() {
-                sched::wait(token, Some(clock::deadline_ns(timeout)), OnCancel::Ignore);
-                token.take();
-            }
+            park_fiber(fiber, Some(clock::deadline_ns(timeout)));
         }
-        None => park_thread(Some(timeout)),
+        None => park_thread(Some(clock::deadline_ns(timeout))),
+    }
+}
+
+#[inline]
+fn park_fiber(fiber: FiberPtr, deadline_ns: Option<u64>) {
+    let header = fiber.header();
+    if !header.token.take() && !header.bounds.take_wakes() {
+        sched::wait(&header.token, deadline_ns, OnCancel::Wake);
+        header.token.take();
+        header.bounds.take_wakes();
     }
 }
 
 /// Parks where suspending is not possible: on a plain thread by its own token, on a fiber that
 /// unwinds by the fiber's, for which the thread is blocked.
-fn park_thread(timeout: Option<Duration>) {
+fn park_thread(deadline_ns: Option<u64>) {
     if let Some((_, fiber)) = current::fiber() {
         let token = &fiber.header().token;
         if !token.take() {
-            let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-            crate::coro::thread::wait(token, deadline);
+            sched::wait(token, deadline_ns, OnCancel::Wake);
             token.take();
         }
-        return;
+    } else {
+        match cancel::end_of_park(deadline_ns).and_then(clock::instant) {
+            Some(deadline) => {
+                thread::park_timeout(deadline.saturating_duration_since(Instant::now()));
+            }
+            None => thread::park(),
+        }
     }
-    match timeout {
-        Some(timeout) => thread::park_timeout(timeout),
-        None => thread::park(),
-    }
-}
-
-/// Lets the fiber sleep for at least `duration`; on a plain thread, as [`std::thread::sleep`].
-///
-/// # Cancellation
-/// Returns early while a cancel request of the fiber is unreported.
-///
-/// # Examples
-/// ```
-/// use std::time::{Duration, Instant};
-///
-/// ramie::Runtime::new()?.run(|| {
-///     let start = Instant::now();
-///     ramie::sleep(Duration::from_millis(5));
-///     assert!(start.elapsed() >= Duration::from_millis(5));
-/// });
-/// # std::io::Result::Ok(())
-/// ```
-pub fn sleep(duration: Duration) {
-    if current::suspendable().is_none() {
-        return thread::sleep(duration);
-    }
-    if duration.is_zero() {
-        return yield_now();
-    }
-    let never = Signal::new();
-    sched::wait(&never, Some(clock::deadline_ns(duration)), OnCancel::End);
+    cancel::parked_on_thread();
 }
 
 /// Runs `f` on the runtime's pool of blocking threads while the fiber waits; on a plain thread,

@@ -2,6 +2,7 @@
 
 use super::JoinHandle;
 use crate::coro::{FiberPtr, entry};
+use crate::local;
 use crate::sched::{Shared, Worker, current};
 use crate::scope::{Scope, ScopedJoinHandle};
 use crate::stack::{self, Stack};
@@ -39,7 +40,7 @@ where
     T: Send + 'static,
 {
     let Some(worker) = current::worker() else { no_runtime("spawn") };
-    match worker.create(None, f) {
+    match create(worker, None, f) {
         Ok(fiber) => {
             worker.push_fresh(fiber);
             JoinHandle::new(fiber)
@@ -73,13 +74,34 @@ where
     T: 'static,
 {
     let Some(worker) = current::worker() else { no_runtime("spawn_local") };
-    match worker.create(None, f) {
+    match create(worker, None, f) {
         Ok(fiber) => {
             worker.push_ready(fiber);
             JoinHandle::new(fiber)
         }
         Err(error) => no_stack(&error),
     }
+}
+
+/// Makes a fresh fiber, with the fiber-local values that it inherits; the caller publishes it.
+#[inline]
+pub(crate) fn create<F, T>(worker: &Worker, name: Option<Arc<str>>, f: F) -> io::Result<FiberPtr>
+where
+    F: FnOnce() -> T,
+{
+    if local::is_inherited() { heir(|| worker.create(name, f)) } else { worker.create(name, f) }
+}
+
+/// Gives the fresh fiber that `make` makes, and that nobody else sees yet, what it inherits.
+#[cold]
+#[inline(never)]
+pub(crate) fn heir(make: impl FnOnce() -> io::Result<FiberPtr>) -> io::Result<FiberPtr> {
+    // Foreign code, which may panic: before there is anything to clean up.
+    let inheritance = local::inheritance();
+    let fiber = make()?;
+    // SAFETY: just made.
+    unsafe { inheritance.give(fiber) };
+    Ok(fiber)
 }
 
 #[cold]
@@ -164,12 +186,10 @@ impl Builder {
             self.check_worker(shared)?;
             shared.ensure_started(index)?;
         }
-        let fiber = match self.stack()? {
-            Some(stack) => worker.create_on(stack, self.name, f),
-            None => worker.create(self.name, f)?,
-        };
+        let index = self.worker;
+        let fiber = heir(|| self.create(worker, f))?;
         let handle = JoinHandle::new(fiber);
-        publish(worker, self.worker, fiber);
+        publish(worker, index, fiber);
         Ok(handle)
     }
 
@@ -207,9 +227,9 @@ impl Builder {
             self.check_worker(worker.shared())?;
             worker.shared().ensure_started(index)?;
         }
-        let stack = self.stack()?;
-        let index = self.worker;
-        scope.start(worker, stack, self.name, f, |worker, fiber| publish(worker, index, fiber))
+        let Self { name, stack_bytes, worker: index } = self;
+        let stack = || stack_of(stack_bytes);
+        scope.start(worker, stack, name, f, |worker, fiber| publish(worker, index, fiber))
     }
 
     /// Spawns the fiber on the calling worker; nothing has to be [`Send`].
@@ -230,17 +250,20 @@ impl Builder {
                 "spawn_local starts a fiber on the calling worker and on no other",
             ));
         }
-        let fiber = match self.stack()? {
-            Some(stack) => worker.create_on(stack, self.name, f),
-            None => worker.create(self.name, f)?,
-        };
+        let fiber = heir(|| self.create(worker, f))?;
         worker.push_ready(fiber);
         Ok(JoinHandle::new(fiber))
     }
 
     /// A stack of the size asked for, if one was.
-    fn stack(&self) -> io::Result<Option<Stack>> {
-        self.stack_bytes.map(|bytes| stack::Pool::get(bytes)?.alloc()).transpose()
+    fn create<F, T>(self, worker: &Worker, f: F) -> io::Result<FiberPtr>
+    where
+        F: FnOnce() -> T,
+    {
+        match stack_of(self.stack_bytes)? {
+            Some(stack) => Ok(worker.create_on(stack, self.name, f)),
+            None => worker.create(self.name, f),
+        }
     }
 
     fn check_worker(&self, shared: &Shared) -> io::Result<()> {
@@ -263,6 +286,11 @@ fn publish(worker: &Worker, index: Option<usize>, fiber: FiberPtr) {
     }
 }
 
+/// A stack of a certain size, if one was asked for.
+fn stack_of(bytes: Option<usize>) -> io::Result<Option<Stack>> {
+    bytes.map(|bytes| stack::Pool::get(bytes)?.alloc()).transpose()
+}
+
 /// Makes a fiber for a thread that is not a worker of the runtime it goes to.
 pub(crate) fn spawn_external<F, T>(shared: &Arc<Shared>, f: F) -> io::Result<JoinHandle<T>>
 where
@@ -273,13 +301,18 @@ where
     // Below the first block that workers take from (`Worker::next_id`) and counting down from the
     // top: never the same as one of theirs.
     static NEXT: AtomicU64 = AtomicU64::new(u64::MAX);
+    let inheritance = local::inheritance();
     let stack = shared.stacks().alloc()?;
     let fiber = entry::create(stack, NEXT.fetch_sub(1, Ordering::Relaxed), None, f);
+    // SAFETY: just made.
+    unsafe { inheritance.give(fiber) };
     match shared.spawn_external(fiber) {
         Ok(()) => Ok(JoinHandle::new(fiber)),
         Err(fiber) => {
-            // SAFETY: nobody else has seen the fiber. Its closure is dropped unrun.
+            // SAFETY: nobody else has seen the fiber. Its closure is dropped unrun, and what it was
+            // to inherit, last.
             unsafe {
+                let _inheritance = local::Inheritance::take_back(fiber);
                 entry::discard::<F>(fiber);
                 if let Some(stack) = fiber.release() {
                     stack.pool().free(stack);

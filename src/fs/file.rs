@@ -11,9 +11,11 @@ use std::sync::atomic::{AtomicBool, AtomicU8};
 use std::time::SystemTime;
 
 use super::metadata::{self, Metadata};
+use super::open::Opened;
 use super::options::OpenOptions;
 use super::retry;
-use crate::op::Op;
+use super::stream::NO_FIFO;
+use crate::op::{Habit, Op};
 use crate::sched::{Detach, blocking, submit, waiting};
 
 /// An object providing access to an open file on the filesystem.
@@ -125,7 +127,7 @@ impl File {
     /// # Cancellation
     /// A sync that has begun runs to its end.
     pub fn sync_all(&self) -> io::Result<()> {
-        retry(|| submit(Op::Fsync { fd: self.as_fd(), data_only: false })).map(drop)
+        retry(|| submit(Op::Fsync { fd: self.ring_fd(), data_only: false })).map(drop)
     }
 
     /// As [`sync_all`](File::sync_all), without the metadata that reading the data does not need.
@@ -133,7 +135,7 @@ impl File {
     /// # Errors
     /// As [`sync_all`](File::sync_all).
     pub fn sync_data(&self) -> io::Result<()> {
-        retry(|| submit(Op::Fsync { fd: self.as_fd(), data_only: true })).map(drop)
+        retry(|| submit(Op::Fsync { fd: self.ring_fd(), data_only: true })).map(drop)
     }
 
     /// Truncates the file, or extends it with zeros, to `size` bytes. The position stays.
@@ -145,7 +147,7 @@ impl File {
         let size =
             i64::try_from(size).map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
         let len = size.unsigned_abs();
-        retry(|| submit(Op::Ftruncate { fd: self.as_fd(), len })).map(drop)
+        retry(|| submit(Op::Ftruncate { fd: self.ring_fd(), len })).map(drop)
     }
 
     /// Queries metadata about the file.
@@ -153,7 +155,7 @@ impl File {
     /// # Errors
     /// What `statx` reports; rare for a file that is open.
     pub fn metadata(&self) -> io::Result<Metadata> {
-        metadata::of_fd(self.as_fd())
+        metadata::of_fd(self.ring_fd())
     }
 
     /// A new `File` for the same open file: position, flags and locks are shared.
@@ -161,6 +163,7 @@ impl File {
     /// # Errors
     /// When no descriptor is left.
     pub fn try_clone(&self) -> io::Result<File> {
+        self.habit().forget_position(); // it is shared from now on
         Ok(File::from(self.inner.try_clone()?)) // duplicating a descriptor never waits
     }
 
@@ -278,6 +281,18 @@ impl File {
         io::IsTerminal::is_terminal(&*self.inner)
     }
 
+    /// What is known of the file.
+    #[inline]
+    pub(super) fn habit(&self) -> &Habit {
+        self.inner.habit()
+    }
+
+    /// The descriptor, for an op that goes to the ring in any case.
+    pub(super) fn ring_fd(&self) -> BorrowedFd<'_> {
+        self.habit().set_ringed();
+        self.as_fd()
+    }
+
     /// std's file, for calls that never wait and, inside `blocking`, for those without an op.
     pub(super) fn std(&self) -> &std::fs::File {
         &self.inner
@@ -311,13 +326,25 @@ impl IntoRawFd for File {
     }
 }
 
+impl File {
+    fn new(file: std::fs::File, habit: Habit, fifo: u8) -> Self {
+        File {
+            inner: Detach::with_habit(file, habit),
+            has_offsets: AtomicBool::new(false),
+            fifo: AtomicU8::new(fifo),
+        }
+    }
+
+    /// The file that has just been opened with these flags.
+    pub(super) fn opened(opened: Opened, flags: i32) -> Self {
+        let fifo = if opened.no_pipe { NO_FIFO } else { 0 };
+        Self::new(opened.fd.into(), Habit::opened(flags, opened.no_pipe), fifo)
+    }
+}
+
 impl From<std::fs::File> for File {
     fn from(file: std::fs::File) -> Self {
-        File {
-            inner: Detach::new(file),
-            has_offsets: AtomicBool::new(false),
-            fifo: AtomicU8::new(0),
-        }
+        Self::new(file, Habit::new(), 0)
     }
 }
 

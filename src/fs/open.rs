@@ -38,13 +38,20 @@ use crate::sys::fifo;
 /// Flags with which an open never waits for another process, or opens no stream at all.
 const NEVER_WAITS: i32 = libc::O_NONBLOCK | libc::O_DIRECTORY | libc::O_PATH;
 
+/// A descriptor that has just been opened.
+pub(super) struct Opened {
+    pub(super) fd: OwnedFd,
+    /// Whether it is known to be no pipe.
+    pub(super) no_pipe: bool,
+}
+
 /// Opens `path` as the system call does, with the same waits.
-pub(super) fn open(path: &CStr, flags: i32, mode: u32) -> io::Result<OwnedFd> {
+pub(super) fn open(path: &CStr, flags: i32, mode: u32) -> io::Result<Opened> {
     let attempt = |flags| retry(|| submit_fd(Op::OpenAt { dir: None, path, flags, mode }));
     if opens_in_haste() && flags & NEVER_WAITS == 0 {
         open_in_haste(path, flags, mode, attempt)
     } else {
-        attempt(flags)
+        attempt(flags).map(|fd| Opened { fd, no_pipe: false })
     }
 }
 
@@ -54,24 +61,27 @@ fn open_in_haste(
     flags: i32,
     mode: u32,
     attempt: impl FnOnce(i32) -> io::Result<OwnedFd>,
-) -> io::Result<OwnedFd> {
+) -> io::Result<Opened> {
     let creates = flags & (libc::O_CREAT | libc::O_TRUNC) != 0;
     let haste = if creates { libc::O_NONBLOCK } else { 0 };
     let fd = match attempt(flags | haste) {
         Ok(fd) => fd,
         // A FIFO without a reader, or a file whose lease its holder must give back first.
         Err(e) if matches!(e.raw_os_error(), Some(libc::ENXIO | libc::EWOULDBLOCK)) => {
-            return waiting(|| retry(|| perform_fd(Op::OpenAt { dir: None, path, flags, mode })));
+            let fd = waiting(|| retry(|| perform_fd(Op::OpenAt { dir: None, path, flags, mode })))?;
+            return Ok(Opened { fd, no_pipe: false });
         }
         Err(e) => return Err(e),
     };
     if creates {
         fifo::make_waiting(fd.as_fd(), flags)?;
     }
-    if flags & libc::O_ACCMODE == libc::O_RDONLY && fifo::is_pipe(fd.as_fd()) {
+    let reads = flags & libc::O_ACCMODE == libc::O_RDONLY;
+    let pipe = reads && fifo::is_pipe(fd.as_fd());
+    if pipe {
         wait_for_writer(&fd)?;
     }
-    Ok(fd)
+    Ok(Opened { fd, no_pipe: reads && !pipe })
 }
 
 /// Waits until the FIFO that `reader` was opened for has, or has had, a writer.
@@ -91,7 +101,10 @@ fn wait_for_writer(reader: &OwnedFd) -> io::Result<()> {
 fn await_writer(reader: BorrowedFd<'_>, watch: &OwnedFd) -> io::Result<()> {
     while !fifo::writer_seen(reader)? {
         let mut events = [0; 256];
-        retry(|| submit(Op::Read { fd: watch.as_fd(), buf: &mut events, offset: AT_POSITION }))?;
+        retry(|| {
+            let (fd, buf) = (watch.as_fd(), &mut events);
+            submit(Op::Read { fd, buf, offset: AT_POSITION, habit: None, nowait: false })
+        })?;
     }
     Ok(())
 }
@@ -149,7 +162,7 @@ mod tests {
             }
             Ok(fd)
         };
-        open_in_haste(&path, flags, 0o600, attempt).map(File::from)
+        open_in_haste(&path, flags, 0o600, attempt).map(|opened| opened.fd.into())
     }
 
     #[test]

@@ -111,7 +111,8 @@ impl OpenOptions {
             | self.access_mode()?
             | self.creation_mode()?
             | (self.custom_flags & !libc::O_ACCMODE);
-        with_cstr(path.as_ref(), |path| open(path, flags, self.mode).map(File::from))
+        with_cstr(path.as_ref(), |path| open(path, flags, self.mode))
+            .map(|opened| File::opened(opened, flags))
     }
 
     fn access_mode(&self) -> io::Result<i32> {

@@ -18,7 +18,7 @@ const CHUNK: usize = 8 * 1024;
 const PROBE: usize = 32;
 
 /// Values of `File::fifo`; 0 is not known yet.
-const OTHER: u8 = 1;
+pub(super) const NO_FIFO: u8 = 1;
 const FIFO: u8 = 2;
 
 fn count(n: u32) -> usize {
@@ -31,25 +31,40 @@ impl File {
             return Ok(0);
         }
         let len = buf.len().min(MAX_TRANSFER);
-        submit(Op::Read { fd: self.as_fd(), buf: &mut buf[..len], offset }).map(count)
+        let (fd, buf, habit) = (self.as_fd(), &mut buf[..len], Some(self.habit()));
+        let n = submit(Op::Read { fd, buf, offset, habit, nowait: false }).map(count)?;
+        if offset == AT_POSITION {
+            self.habit().moved_by(n);
+        }
+        Ok(n)
     }
 
     fn write_to(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
         let len = buf.len().min(MAX_TRANSFER);
-        submit(Op::Write { fd: self.as_fd(), buf: &buf[..len], offset }).map(count)
+        if offset == AT_POSITION {
+            self.habit().forget_position(); // it may go to the end of the file
+        }
+        let (fd, buf, habit) = (self.as_fd(), &buf[..len], Some(self.habit()));
+        submit(Op::Write { fd, buf, offset, habit }).map(count)
     }
 
     fn read_vectored_from(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> io::Result<usize> {
         if offset == AT_POSITION && self.has_ended()? {
             return Ok(0);
         }
+        if offset == AT_POSITION {
+            self.habit().forget_position();
+        }
         let bufs = SlicesMut::new(bufs);
-        submit(Op::ReadVectored { fd: self.as_fd(), bufs, offset }).map(count)
+        submit(Op::ReadVectored { fd: self.ring_fd(), bufs, offset }).map(count)
     }
 
     fn write_vectored_to(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
+        if offset == AT_POSITION {
+            self.habit().forget_position();
+        }
         let bufs = &bufs[..bufs.len().min(IOV_MAX)];
-        submit(Op::WriteVectored { fd: self.as_fd(), bufs, offset }).map(count)
+        submit(Op::WriteVectored { fd: self.ring_fd(), bufs, offset }).map(count)
     }
 
     /// Reads into several buffers, one after the other, from `offset` on. The position stays.
@@ -100,12 +115,12 @@ impl File {
     #[inline]
     fn is_fifo(&self) -> bool {
         match self.fifo.load(Relaxed) {
-            OTHER => false,
+            NO_FIFO => false,
             FIFO => opens_in_haste(),
             _ => {
                 let fifo = fifo::is_pipe(self.as_fd())
                     && fifo::has_name(self.as_fd()).is_ok_and(|named| named);
-                self.fifo.store(if fifo { FIFO } else { OTHER }, Relaxed);
+                self.fifo.store(if fifo { FIFO } else { NO_FIFO }, Relaxed);
                 fifo && opens_in_haste()
             }
         }
@@ -130,7 +145,7 @@ impl File {
 
     /// How many bytes are left to read, as far as the file's size tells.
     fn size_left(&self) -> Option<usize> {
-        let size = of_fd(self.as_fd()).ok()?.len();
+        let size = of_fd(self.ring_fd()).ok()?.len();
         let position = self.std().stream_position().ok()?; // lseek never waits
         usize::try_from(size.saturating_sub(position)).ok()
     }
@@ -175,12 +190,12 @@ impl File {
             }
             let read = match self.has_ended() {
                 Ok(true) => Ok(0),
-                Ok(false) => read_spare(self.as_fd(), buf, max - done, AT_POSITION),
+                Ok(false) => read_spare(self.as_fd(), buf, max - done, AT_POSITION, self.habit()),
                 Err(e) => Err(e),
             };
             match read {
                 Ok(0) => return Ok(done),
-                Ok(_) => {}
+                Ok(n) => self.habit().moved_by(n),
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) => return Err(e),
             }
@@ -237,7 +252,7 @@ fn fifo_has_data(fd: BorrowedFd<'_>) -> io::Result<bool> {
         if !fifo::has_data_or_writer(fd)? {
             return Ok(false);
         }
-        submit(Op::Readable { fd })?;
+        submit(Op::Poll { fd, events: libc::POLLIN })?;
     }
 }
 
@@ -263,7 +278,9 @@ impl Write for &File {
 
 impl Seek for &File {
     fn seek(&mut self, pos: SeekFrom) -> io::Result<u64> {
-        self.std().seek(pos) // lseek never waits
+        let position = self.std().seek(pos)?; // lseek never waits
+        self.habit().moved_to(position);
+        Ok(position)
     }
 }
 

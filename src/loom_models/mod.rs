@@ -10,11 +10,13 @@
 #![forbid(unsafe_code)]
 
 mod cancel;
+mod channel;
 mod children;
 mod idle;
 mod inbox;
 mod signal;
 mod sleep;
+mod task;
 
 use loom::model::Builder;
 

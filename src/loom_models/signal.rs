@@ -1,6 +1,7 @@
 //! `coro/signal.rs`: every waiter is woken once, and sees what was written before.
 
 use super::{check, must_fail};
+use crate::coro::signal::Before;
 use crate::coro::{Signal, Waiter};
 use loom::sync::Arc;
 use loom::sync::atomic::{
@@ -92,7 +93,7 @@ fn ended_or_detached() {
                 }
             })
         };
-        if scene.signal.detach() {
+        if scene.signal.detach() == Before::Set {
             assert_eq!(scene.data.load(Relaxed), 1, "the result is not visible");
             scene.woken.fetch_add(1, Relaxed);
         }

@@ -10,6 +10,7 @@
 //! | `mod.rs`     | [`Op`], the catalogue of operations                             |
 //! | `decode.rs`  | a kernel result (`>= 0` or `-errno`) to `io::Result`            |
 //! | `perform.rs` | the same op as a plain system call, for plain threads           |
+//! | `habit.rs`   | what has been learnt about one open file                        |
 //!
 //! An op's result is what the system call of the same name would return: a count, a descriptor or
 //! 0.
@@ -20,9 +21,13 @@ use std::mem::{ManuallyDrop, MaybeUninit};
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 pub(crate) mod decode;
+mod habit;
 pub(crate) mod perform;
 
+pub(crate) use habit::{Habit, Way};
+
 pub(crate) use crate::sys::slices::{IOV_MAX, SlicesMut};
+use crate::sys::socket::{IncomingMut, Outgoing, SockAddr};
 
 /// `offset` of a read or write at the file's own position, which it then moves.
 pub(crate) const AT_POSITION: u64 = u64::MAX;
@@ -36,12 +41,25 @@ pub(crate) enum Op<'a> {
     /// Does nothing, through the whole path: for tests and benchmarks.
     Nop,
     /// `pread`, or `read` when `offset` is [`AT_POSITION`].
-    Read { fd: BorrowedFd<'a>, buf: &'a mut [u8], offset: u64 },
+    Read {
+        fd: BorrowedFd<'a>,
+        buf: &'a mut [u8],
+        offset: u64,
+        habit: Option<&'a Habit>,
+        /// Fails with `EAGAIN` rather than wait: `RWF_NOWAIT`. For drivers; [`perform`] waits.
+        nowait: bool,
+    },
     /// As `Read`, into memory that need not be initialised: the first `result` bytes are
     /// afterwards.
-    ReadUninit { fd: BorrowedFd<'a>, buf: &'a mut [MaybeUninit<u8>], offset: u64 },
+    ReadUninit {
+        fd: BorrowedFd<'a>,
+        buf: &'a mut [MaybeUninit<u8>],
+        offset: u64,
+        habit: Option<&'a Habit>,
+        nowait: bool,
+    },
     /// `pwrite`, or `write` when `offset` is [`AT_POSITION`].
-    Write { fd: BorrowedFd<'a>, buf: &'a [u8], offset: u64 },
+    Write { fd: BorrowedFd<'a>, buf: &'a [u8], offset: u64, habit: Option<&'a Habit> },
     /// `preadv`; at most `IOV_MAX` buffers are passed on.
     ReadVectored { fd: BorrowedFd<'a>, bufs: SlicesMut<'a>, offset: u64 },
     /// `pwritev`; at most `IOV_MAX` buffers are passed on.
@@ -52,8 +70,21 @@ pub(crate) enum Op<'a> {
     /// `close`. The descriptor is gone whatever the result; an op that is dropped instead of being
     /// submitted leaks it.
     Close { fd: ManuallyDrop<OwnedFd> },
-    /// Waits until a read would not wait, as `poll` says; the result is its mask.
-    Readable { fd: BorrowedFd<'a> },
+    /// `poll`, without end: waits until `fd` is ready for one of `events`; the result is what it is
+    /// ready for.
+    Poll { fd: BorrowedFd<'a>, events: i16 },
+    /// `accept4`. The result is a descriptor the caller owns.
+    Accept { fd: BorrowedFd<'a>, addr: &'a mut SockAddr, flags: i32 },
+    /// `connect`.
+    Connect { fd: BorrowedFd<'a>, addr: &'a SockAddr },
+    /// `send`, which raises no signal.
+    Send { fd: BorrowedFd<'a>, buf: &'a [u8], flags: i32 },
+    /// `recv`.
+    Recv { fd: BorrowedFd<'a>, buf: &'a mut [u8], flags: i32 },
+    /// `sendmsg`, which raises no signal.
+    SendMsg { fd: BorrowedFd<'a>, message: &'a Outgoing<'a>, flags: i32 },
+    /// `recvmsg`.
+    RecvMsg { fd: BorrowedFd<'a>, message: IncomingMut<'a>, flags: i32 },
     /// `fsync`, or `fdatasync` when `data_only`.
     Fsync { fd: BorrowedFd<'a>, data_only: bool },
     /// `ftruncate`.
@@ -98,8 +129,19 @@ impl Op<'_> {
         !matches!(self, Op::Close { .. })
     }
 
+    /// What is known of the file that the op reads or writes.
+    #[inline]
+    pub(crate) fn habit(&self) -> Option<&Habit> {
+        match self {
+            Op::Read { habit, .. } | Op::ReadUninit { habit, .. } | Op::Write { habit, .. } => {
+                *habit
+            }
+            _ => None,
+        }
+    }
+
     /// Whether a result that is not an error is a new descriptor, owned by whoever gets the result.
     pub(crate) fn gives_descriptor(&self) -> bool {
-        matches!(self, Op::OpenAt { .. })
+        matches!(self, Op::OpenAt { .. } | Op::Accept { .. })
     }
 }

@@ -14,4 +14,12 @@ macro_rules! from_raw_fd {
     )* };
 }
 
-from_raw_fd!(crate::fs::File);
+from_raw_fd!(
+    crate::fs::File,
+    crate::net::TcpListener,
+    crate::net::TcpStream,
+    crate::net::UdpSocket,
+    crate::net::unix::UnixDatagram,
+    crate::net::unix::UnixListener,
+    crate::net::unix::UnixStream,
+);

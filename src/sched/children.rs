@@ -41,6 +41,7 @@ impl Worker {
     /// A fresh child of this worker's has come to its end without having been started
     /// (`entry::run_here`), and nobody else knows it yet.
     pub(crate) fn ended_here(&self, fiber: FiberPtr, children: &Children) {
+        self.count_start(); // of those that have ended here, each has started here
         self.ended(fiber);
         wake_waiter(children.ended(self.place()));
     }

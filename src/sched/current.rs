@@ -3,16 +3,20 @@
 //! Invariants.
 //! 1. The thread's slot (`arch::get_current`) holds the address of its worker while that worker's
 //!    loop is on the thread's stack, and 0 otherwise: `enter` sets it, and the loop is left by
-//!    `Entered::leave` or not at all.
+//!    `Entered::leave` or not at all. A thread that destroys its thread-local values inside the
+//!    loop (`exit` was called there) does not come back to the loop: `forget` empties the slot, and
+//!    what still runs on the fiber's stack counts as a plain thread's.
 //! 2. A worker has one address from its first loop until it is dropped, and is not dropped while
 //!    its loop runs, since the loop borrows it. Worker 0 lies in an `Rc`, the others on their
-//!    threads' stacks.
+//!    threads' stacks. (`exit` inside the loop may drop worker 0, if its runtime is a thread-local
+//!    value; `enter` lays a marker that goes before that one, so the slot is empty by then.)
 //! 3. A fiber runs only inside its home worker's loop. A fiber that is suspended when that worker
 //!    is dropped is never resumed.
 
 use super::Worker;
 use crate::arch;
 use crate::coro::FiberPtr;
+use crate::coro::header::BLOCKS;
 
 /// The worker of the calling thread. For the caller and its callees only, who must not store the
 /// reference: it is valid until the thread leaves the worker's loop, which is below the caller on
@@ -36,7 +40,8 @@ pub(crate) fn fiber<'a>() -> Option<(&'a Worker, FiberPtr)> {
 }
 
 /// As [`fiber`], but also `None` where suspending is not allowed: while the thread unwinds. The
-/// count of panics is the thread's: another fiber would see it, and poison what it holds.
+/// count of panics is the thread's: another fiber would see it, and poison what it holds. And while
+/// the fiber leaves or enters its spans (`coro/spans.rs`).
 ///
 /// # Panics
 /// Inside a `no_suspend` section.
@@ -46,10 +51,25 @@ pub(crate) fn suspendable<'a>() -> Option<(&'a Worker, FiberPtr)> {
     if std::thread::panicking() {
         return None;
     }
-    if found.1.header().no_suspend.get() != 0 {
-        suspended_in_no_suspend();
+    match found.1.header().no_suspend.get() {
+        0 => Some(found),
+        word => not_suspendable(word),
     }
-    Some(found)
+}
+
+/// A number that is this worker's alone, or 0 on a thread that is no worker.
+#[inline(always)]
+pub(crate) fn place() -> usize {
+    arch::get_current()
+}
+
+/// Whether [`suspendable`] would panic.
+#[inline(always)]
+pub(crate) fn must_not_suspend() -> bool {
+    fiber().is_some_and(|(_, fiber)| {
+        let no_suspend = fiber.header().no_suspend.get();
+        no_suspend != 0 && no_suspend & BLOCKS == 0 && !std::thread::panicking()
+    })
 }
 
 /// Whether the calling code runs on a fiber that may suspend, as [`suspendable`] finds out, which
@@ -59,9 +79,13 @@ pub(crate) fn can_suspend() -> bool {
         .is_some_and(|(_, fiber)| !std::thread::panicking() && fiber.header().no_suspend.get() == 0)
 }
 
+/// Blocks the thread, or panics.
 #[cold]
 #[inline(never)]
-fn suspended_in_no_suspend() -> ! {
+fn not_suspendable<'a>(no_suspend: u32) -> Option<(&'a Worker, FiberPtr)> {
+    if no_suspend & BLOCKS != 0 {
+        return None;
+    }
     panic!(
         "a call inside `ramie::no_suspend` would suspend the fiber: move the I/O, sleep, yield, \
          park or join out of the section"
@@ -73,6 +97,12 @@ pub(super) fn enter(worker: &Worker) -> Entered {
     assert!(arch::get_current() == 0, "a worker's loop was entered inside another one");
     arch::set_current((worker as *const Worker).expose_provenance());
     Entered(())
+}
+
+/// The thread has begun to destroy its thread-local values; see invariant 1. Another fiber may have
+/// borrowed one of them, so nothing suspends here any more.
+pub(super) fn forget() {
+    arch::set_current(0);
 }
 
 /// See [`enter`]. Ended by `leave`; nothing but a panic drops it.

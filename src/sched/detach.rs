@@ -6,18 +6,32 @@ use std::ops::Deref;
 use std::os::fd::OwnedFd;
 
 use super::close_detached;
+use crate::op::Habit;
 
-/// Owns a `T` that owns a descriptor. Dropped, it hands the descriptor to [`close_detached`].
-pub(crate) struct Detach<T: Into<OwnedFd>>(Option<T>); // None only between `into_inner` and `drop`
+/// Owns a `T` that owns a descriptor, and keeps what is learnt about it. Dropped, it hands the
+/// descriptor to [`close_detached`].
+pub(crate) struct Detach<T: Into<OwnedFd>> {
+    inner: Option<T>, // None only between `into_inner` and `drop`
+    habit: Habit,
+}
 
 impl<T: Into<OwnedFd>> Detach<T> {
     pub(crate) fn new(inner: T) -> Self {
-        Detach(Some(inner))
+        Self::with_habit(inner, Habit::new())
+    }
+
+    pub(crate) fn with_habit(inner: T, habit: Habit) -> Self {
+        Detach { inner: Some(inner), habit }
+    }
+
+    #[inline]
+    pub(crate) fn habit(&self) -> &Habit {
+        &self.habit
     }
 
     /// Takes the inner value out; nothing is closed.
     pub(crate) fn into_inner(mut self) -> T {
-        self.0.take().expect("an owner holds its value until it is dropped")
+        self.inner.take().expect("an owner holds its value until it is dropped")
     }
 }
 
@@ -26,14 +40,14 @@ impl<T: Into<OwnedFd>> Deref for Detach<T> {
 
     #[inline]
     fn deref(&self) -> &T {
-        self.0.as_ref().expect("an owner holds its value until it is dropped")
+        self.inner.as_ref().expect("an owner holds its value until it is dropped")
     }
 }
 
 impl<T: Into<OwnedFd>> Drop for Detach<T> {
     fn drop(&mut self) {
-        if let Some(inner) = self.0.take() {
-            close_detached(inner.into());
+        if let Some(inner) = self.inner.take() {
+            close_detached(inner.into(), &self.habit);
         }
     }
 }

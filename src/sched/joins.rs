@@ -242,6 +242,7 @@ impl Worker {
         self.joins.passed.set(pass);
         self.joins.pass.set(pass);
         bump(&self.remote.taken);
+        self.count_start(); // of those that have ended here, each has started here
         // Its closure, a `Promoted`, has nothing to drop.
         self.free(fiber);
         true

@@ -4,10 +4,12 @@
 //! |---------------|---------------------------------------------------------------------------|
 //! | `current.rs`  | which worker and which fiber the calling code runs on                     |
 //! | `submit.rs`   | how a call suspends: an op, a wait on a signal, a job for the pool        |
+//! | `cancel.rs`   | cancel requests, deadlines and shields                                    |
 //! | `answer.rs`   | answers that are more than a number: descriptors, initialised memory      |
 //! | `detach.rs`   | an owner of a descriptor whose drop does not wait                         |
 //! | `worker.rs`   | a worker: its loop, and what it does for a fiber that left its stack      |
 //! | `children.rs` | fibers with a parent                                                      |
+//! | `ends.rs`     | what a worker does for a fiber that has ended                             |
 //! | `search.rs`   | an idle worker: looking for work, and sleeping when there is none         |
 //! | `idle.rs`     | who is awake, sleeps, searches: the counters and their transitions        |
 //! | `fresh.rs`    | a worker's fresh fibers, which others may steal                           |
@@ -23,9 +25,11 @@
 
 mod answer;
 pub(crate) mod blocking;
+pub(crate) mod cancel;
 mod children;
 pub(crate) mod current;
 mod detach;
+mod ends;
 pub(crate) mod fresh;
 pub(crate) mod idle;
 pub(crate) mod inbox;
@@ -38,11 +42,12 @@ pub(crate) mod submit;
 pub(crate) mod timers;
 pub(crate) mod worker;
 
-pub(crate) use answer::{perform_fd, read_spare, submit_fd};
+pub(crate) use answer::{perform_fd, read_spare, recv_fds, submit_fd, submit_fd_within};
 pub(crate) use detach::Detach;
 pub(crate) use remote::Remote;
 pub(crate) use shared::{Config, Shared};
 pub(crate) use submit::{
-    blocking, close_detached, opens_in_haste, submit, wait, waiting, wake_waiter,
+    blocking, blocks_thread, close_detached, must_end, opens_in_haste, submit, submit_within, wait,
+    waiting, wake_waiter,
 };
 pub(crate) use worker::Worker;

@@ -20,6 +20,13 @@ const SENTRY_MAX: Duration = Duration::from_millis(1);
 const EXTERNAL_BATCH: usize = 32;
 /// Fibers stolen at once: half of what there is, and not more than this.
 const STEAL_MOST: usize = 8;
+/// A sleep that others ended this soon was a mistake: most of it was the wake-up itself.
+const SHORT_SLEEP_NS: u64 = 100_000;
+/// After a short sleep, how often to wait for mail in vain before sleeping at once again.
+const MAIL_WAITS: u32 = 3;
+/// How long to wait for mail, as a multiple of `Config::spin`: longer than a wake-up takes, so that
+/// two workers that had to wake each other once stay awake.
+const MAIL_SPINS: u32 = 3;
 /// Looks around between two looks at the clock.
 const LOOKS_PER_CLOCK: u32 = 16;
 
@@ -31,6 +38,8 @@ pub(crate) struct State {
     sentry_sleep: Cell<Duration>,
     /// The last sleep was as long as the pool of stacks wants it, and nothing ended it.
     slept_long: Cell<bool>,
+    /// How often to wait for mail in vain before a sleep.
+    mail_waits: Cell<u32>,
     /// Per other worker: how many fresh fibers it had taken, and when that was seen first.
     seen: RefCell<Vec<(u64, u64)>>,
     /// Where the next round of stealing starts.
@@ -44,6 +53,7 @@ impl State {
             sentry: Cell::new(false),
             sentry_sleep: Cell::new(SENTRY_MIN),
             slept_long: Cell::new(false),
+            mail_waits: Cell::new(0),
             seen: RefCell::new(vec![(u64::MAX, 0); workers]),
             start: Cell::new(0),
         }
@@ -53,6 +63,10 @@ impl State {
 impl Worker {
     /// Looks for work everywhere, for a while. Returns whether there is something to do.
     pub(super) fn look_for_work(&self) -> bool {
+        self.search() || self.wait_for_mail()
+    }
+
+    fn search(&self) -> bool {
         let shared = &self.shared;
         let summoned = self.search.summoned.take() || shared.seat(self.index()).take_summons();
         if shared.workers() == 1 {
@@ -92,6 +106,19 @@ impl Worker {
                 self.shared.wake_one();
             }
         }
+    }
+
+    /// Stays awake a little longer if the last sleeps were short: who sleeps 40 us at a time is
+    /// waited for by somebody who then sleeps as long, and so on. Others do not count on it, as
+    /// they do on a search; the worker is awake, and takes its second look when it lies down.
+    fn wait_for_mail(&self) -> bool {
+        let left = self.search.mail_waits.get();
+        if left == 0 {
+            return false;
+        }
+        let found = self.look_around(self.shared.config().spin * MAIL_SPINS);
+        self.search.mail_waits.set(if found { MAIL_WAITS } else { left - 1 });
+        found
     }
 
     fn look_around(&self, spin: Duration) -> bool {
@@ -207,11 +234,15 @@ impl Worker {
         shared.idle().lie_down(&self.remote.sleep);
         // The second look: what was queued before the announcement, its giver told nobody about.
         if !self.must_not_sleep() {
-            let next = [self.timers.borrow().next_deadline_ns(), deadline_ns];
+            let next = [self.timers.borrow().next_wake_ns(), deadline_ns];
             let next = next.into_iter().flatten().min();
             let next = next.map(|ns| Duration::from_nanos(ns.saturating_sub(clock::now_ns())));
             let timeout = [next, longest].into_iter().flatten().min();
-            self.driver.borrow_mut().turn(&self.ready, driver::Wait::Until(timeout));
+            let start_ns = clock::now_ns();
+            self.turn(driver::Wait::Until(timeout));
+            if self.remote.has_mail() && clock::now_ns() - start_ns < SHORT_SLEEP_NS {
+                self.search.mail_waits.set(MAIL_WAITS);
+            }
         }
         shared.idle().get_up(&self.remote.sleep);
         self.search.slept_long.set(longest == Some(TRIM_QUIET) && !self.has_ready());

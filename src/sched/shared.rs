@@ -26,6 +26,8 @@ pub(crate) struct Config {
     pub(crate) blocking_threads: usize,
     pub(crate) spin: Duration,
     pub(crate) thread_name: String,
+    /// Whether what needs no waiting is done by system calls on the spot.
+    pub(crate) inline: bool,
 }
 
 /// A runtime's age.

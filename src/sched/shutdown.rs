@@ -107,10 +107,14 @@ impl Worker {
 }
 
 /// Ends a runtime whose worker 0 cannot run any more, because the runtime is dropped on a fiber of
-/// another one, or on a thread that unwinds (where every call that should suspend would block): its
-/// fibers are cancelled where other workers run them, and nobody is waited for.
-pub(crate) fn abandon(worker: &Worker) {
+/// another one, or on a thread that unwinds (where every call that should suspend would block), or
+/// on one that destroys its thread-local values: its fibers are cancelled where other workers run
+/// them, and nobody is waited for. Returns the number of fibers that have not ended.
+pub(crate) fn abandon(worker: &Worker) -> u64 {
     let shared = worker.shared();
+    if shared.phase() != Phase::Running {
+        return shared.live();
+    }
     shared.set_phase(Phase::Draining);
     _ = shared.close_external();
     if shared.live() == 0 {
@@ -119,4 +123,5 @@ pub(crate) fn abandon(worker: &Worker) {
     shared.pool().close();
     shared.waiters().close();
     worker.retire();
+    shared.live()
 }

@@ -1,67 +1,168 @@
 //! How a call suspends. On a fiber each of these gives the thread to other fibers meanwhile; on a
 //! plain thread, and while the thread unwinds, it blocks the thread.
 
-use super::{Remote, current};
-use crate::coro::header::Waiting;
+use super::{Remote, Worker, cancel, current};
+use crate::coro::header::{BLOCKS, Waiting};
 use crate::coro::{
     AfterSwitch, FiberPtr, OnCancel, Pending, PendingPtr, Signal, Timer, TimerPtr, Wait, Waiter,
-    park, thread,
+    park, spans, task, thread,
 };
-use crate::driver::lower::{self, Route};
-use crate::op::{Op, decode, perform};
+use crate::driver::lower::{self, Attempt, Route};
+use crate::op::{Habit, Op, decode, perform};
 use crate::sys::clock;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+/// Switches from the running fiber to the idle context; the fiber leaves its tracing spans for as
+/// long. Does not unwind.
+///
+/// # Safety
+/// As for [`park::suspend`].
+#[inline(always)]
+unsafe fn suspend(fiber: FiberPtr, after: &AfterSwitch<'_>) {
+    if spans::followed() {
+        // SAFETY: the caller's promise.
+        unsafe { suspend_in_spans(fiber, after) };
+    } else {
+        // SAFETY: the caller's promise.
+        unsafe { park::suspend(fiber, after) };
+    }
+}
+
+/// # Safety
+/// As for [`park::suspend`].
+#[cold]
+#[inline(never)]
+unsafe fn suspend_in_spans(fiber: FiberPtr, after: &AfterSwitch<'_>) {
+    let spans = spans::leave(Some(fiber));
+    // SAFETY: the caller's promise.
+    unsafe { park::suspend(fiber, after) };
+    spans.enter_for_good(fiber);
+}
 
 /// Performs one op and returns its result.
 #[inline]
 pub(crate) fn submit(mut op: Op<'_>) -> io::Result<u32> {
     let Some((worker, fiber)) = current::suspendable() else {
+        if op.can_be_refused() && cancel::refuses_on_thread() {
+            return Err(cancel::error());
+        }
         return decode::decode(perform::perform(&mut op));
     };
     match lower::route(&op, worker.caps()) {
         Route::Driver => {}
         Route::Now => return decode::decode(perform::perform(&mut op)),
-        Route::Pool => return blocking(|| decode::decode(perform::perform(&mut op))),
+        Route::Pool => {
+            if op.can_be_refused() {
+                cancel::check()?;
+            }
+            return blocking(|| decode::decode(perform::perform(&mut op)));
+        }
     }
-    let pending = Pending::new(op, fiber);
-    // SAFETY: the fiber leaves its stack in the next statement, and only `complete` makes it ready
-    // again (the invariant of `coro/pending.rs`); `pending` is not moved.
-    let op = unsafe { PendingPtr::new(&pending) };
-    // SAFETY: `fiber` is the one that runs here.
-    unsafe { park::suspend(fiber, &AfterSwitch::Submit(op)) };
-    let mut result = pending.outcome();
-    if result < 0 && pending.cancel_sent() && decode::is_interrupted(result) {
-        // How some operations end that were broken off inside the kernel.
-        result = -libc::ECANCELED;
+    let mut pending = Pending::new(op, fiber);
+    let mut done = 0;
+    if lower::may_attempt(pending.op(), worker.inline()) {
+        match attempt(worker, fiber, &mut pending) {
+            Attempt::Done(result) => return decode::decode(result),
+            Attempt::Part(count) => done = count,
+            Attempt::Refused => {}
+        }
+    }
+    if let Some(habit) = pending.op().habit() {
+        habit.set_ringed();
+    }
+    let result = through_driver(fiber, &pending);
+    if done != 0 {
+        // What has been read is the answer. An error, or the report of a cancel request, is for the
+        // next op.
+        return Ok(done + u32::try_from(result).unwrap_or(0));
     }
     if result == -libc::ECANCELED {
-        // The request has been delivered.
-        fiber.header().cancel.reported();
+        cancel::report(fiber);
     }
     decode::decode(result)
 }
 
-/// Closes a descriptor without reporting errors, and without waiting for file systems that take
-/// their time over it.
-pub(crate) fn close_detached(fd: OwnedFd) {
-    match current::fiber() {
-        Some((worker, _)) => worker.close(fd),
-        None => drop(fd),
+/// As [`submit`], for `timeout` at most on a fiber; `None` if it took longer and has done nothing.
+/// A plain thread waits for as long as the kernel lets it.
+pub(crate) fn submit_within(op: Op<'_>, timeout: Option<Duration>) -> Option<io::Result<u32>> {
+    let Some(timeout) = timeout.filter(|_| !blocks_thread()) else { return Some(submit(op)) };
+    let now_ns = clock::now_ns();
+    let timeout_ns = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
+    let ended = cancel::timed(now_ns, now_ns.saturating_add(timeout_ns), || submit(op));
+    match ended.value {
+        Err(error) if ended.owns_error && error.raw_os_error() == Some(libc::ECANCELED) => None,
+        result => Some(result),
     }
 }
 
-/// Waits until `signal` is set, or `deadline_ns` has come, or a cancel request ends the wait
-/// (as `on_cancel` says). Returns whether the signal is set. The caller is the signal's only
-/// waiter.
+/// Whether what waits here blocks the thread.
+pub(crate) fn blocks_thread() -> bool {
+    current::suspendable().is_none()
+}
+
+/// Suspends `fiber`, the one that runs here, until the driver has performed its op.
+#[inline]
+fn through_driver(fiber: FiberPtr, pending: &Pending<'_>) -> i32 {
+    // SAFETY: the fiber leaves its stack in the next statement, and only `complete` makes it ready
+    // again (the invariant of `coro/pending.rs`); `pending` is not moved.
+    let op = unsafe { PendingPtr::new(pending) };
+    // SAFETY: `fiber` is the one that runs here.
+    unsafe { suspend(fiber, &AfterSwitch::Submit(op)) };
+    let result = pending.outcome();
+    if result < 0 && pending.cancel_sent() && decode::is_interrupted(result) {
+        // How some operations end that were broken off inside the kernel.
+        return -libc::ECANCELED;
+    }
+    result
+}
+
+/// Tries an op without waiting, after letting others run if it is their turn.
+#[inline]
+fn attempt(mut worker: &Worker, fiber: FiberPtr, pending: &mut Pending<'_>) -> Attempt {
+    if worker.inline().is_spent() {
+        // SAFETY: `fiber` is the one that runs here.
+        unsafe { suspend(fiber, &AfterSwitch::Breathe) };
+        worker = current::worker().expect("a fiber runs on a worker");
+    }
+    if worker.refuses(fiber) {
+        return Attempt::Refused; // the worker says so to the op
+    }
+    if let Some(attempt) = lower::attempt(pending.op(), worker.inline(), worker.crowd()) {
+        return attempt;
+    }
+    let result = through_driver(fiber, pending);
+    if result == -libc::ECANCELED {
+        cancel::report(fiber);
+    }
+    let worker = current::worker().expect("a fiber runs on a worker");
+    lower::judge(pending.op(), result, worker.inline())
+}
+
+/// Closes a descriptor without reporting errors, and without waiting for file systems that take
+/// their time over it.
+pub(crate) fn close_detached(fd: OwnedFd, habit: &Habit) {
+    match current::fiber() {
+        Some((worker, _)) if !(habit.closes_at_once() && worker.inline().is_enabled()) => {
+            worker.close(fd);
+        }
+        _ => drop(fd),
+    }
+}
+
+/// Waits until `signal` is set, or `deadline_ns` has come, or a cancel request or the deadline of a
+/// `timeout` ends the wait (as `on_cancel` says). Returns whether the signal is set. The caller is
+/// the signal's only waiter.
 pub(crate) fn wait(signal: &Signal, deadline_ns: Option<u64>, on_cancel: OnCancel) -> bool {
     let Some((_, fiber)) = current::suspendable() else {
+        let deadline_ns = cancel::end_of_wait(deadline_ns, on_cancel);
         return thread::wait(signal, deadline_ns.and_then(clock::instant));
     };
     let timer = deadline_ns.map(|deadline_ns| Timer::new(deadline_ns, fiber));
     let wait = Wait { signal, timer: timer.as_ref(), on_cancel };
     // SAFETY: `fiber` is the one that runs here.
-    unsafe { park::suspend(fiber, &AfterSwitch::Wait(&wait)) };
+    unsafe { suspend(fiber, &AfterSwitch::Wait(&wait)) };
     fiber.header().waiting.set(Waiting::Nothing);
     if let Some(timer) = timer.as_ref().filter(|timer| timer.in_heap()) {
         let worker = current::worker().expect("a fiber runs on a worker");
@@ -69,6 +170,13 @@ pub(crate) fn wait(signal: &Signal, deadline_ns: Option<u64>, on_cancel: OnCance
         worker.disarm(unsafe { TimerPtr::new(timer) });
     }
     signal.is_set()
+}
+
+/// Whether the calling code is to end, because of a cancel request or a deadline, which counts as
+/// reported by this, or because its runtime shuts down. Never where it could not suspend.
+pub(crate) fn must_end() -> bool {
+    let blocks = |fiber: FiberPtr| fiber.header().no_suspend.get() & BLOCKS != 0;
+    !current::fiber().is_some_and(|(_, fiber)| blocks(fiber)) && cancel::check().is_err()
 }
 
 /// Makes ready whoever `Signal::set` returned.
@@ -81,6 +189,8 @@ pub(crate) fn wake_waiter(waiter: Waiter) {
         Waiter::Fiber(address) => wake(unsafe { FiberPtr::from_address(address) }),
         // SAFETY: as above.
         Waiter::Thread(address) => unsafe { thread::wake(address) },
+        // SAFETY: as above; what is taken out is the taker's.
+        Waiter::Task(address) => unsafe { task::wake(address) },
     }
 }
 
@@ -136,7 +246,7 @@ pub(crate) fn yield_now() {
     match current::suspendable() {
         Some((_, fiber)) => {
             // SAFETY: `fiber` is the one that runs here.
-            unsafe { park::suspend(fiber, &AfterSwitch::Yield) };
+            unsafe { suspend(fiber, &AfterSwitch::Yield) };
         }
         None => std::thread::yield_now(),
     }

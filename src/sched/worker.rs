@@ -18,10 +18,13 @@ use super::{Remote, current};
 use crate::coro::header::Waiting;
 use crate::coro::{
     AfterSwitch, FiberList, FiberPtr, OnCancel, PendingPtr, TimerPtr, Wait, Waiter, entry, park,
+    spans,
 };
+use crate::driver::lower::{self, Inline};
 use crate::driver::{self, Caps, Driver};
 use crate::stack::{Cache, Stack, sanitize};
 use crate::sys::clock;
+use crate::sys::thread_end::Marker;
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -56,21 +59,30 @@ pub(crate) struct Worker {
     /// Which of the two queues is asked first; they take turns.
     fresh_first: Cell<bool>,
     /// Set to leave the loop.
-    stop: Cell<bool>,
+    pub(super) stop: Cell<bool>,
     /// The fiber at whose end the loop is left.
-    main: Cell<Option<FiberPtr>>,
+    pub(super) main: Cell<Option<FiberPtr>>,
     /// The runtime shuts down: every op fails at once.
     draining: Cell<bool>,
+    /// Goes before any thread-local value that a suspended fiber may have borrowed.
+    marker: Marker,
+    /// Fibers started here.
+    started: Cell<u64>,
+    /// No fiber may be resumed any more.
+    lost: Cell<bool>,
     pub(super) remote: &'static Remote,
     pub(super) shared: Arc<Shared>,
     caps: Arc<Caps>,
+    inline: Inline,
+    /// Ops handed to the driver since its last turn.
+    queued: Cell<usize>,
     index: usize,
     next_id: Cell<u64>,
     ids_end: Cell<u64>,
     pub(super) driver: RefCell<Driver>,
     pub(super) timers: RefCell<Timers>,
     pub(super) stacks: RefCell<Cache>,
-    sanitize: UnsafeCell<sanitize::ThreadState>,
+    pub(super) sanitize: UnsafeCell<sanitize::ThreadState>,
     pub(super) search: super::search::State,
 }
 
@@ -100,8 +112,13 @@ impl Worker {
             stop: Cell::new(false),
             main: Cell::new(None),
             draining: Cell::new(false),
+            marker: Marker::new(current::forget),
+            started: Cell::new(0),
+            lost: Cell::new(false),
             remote,
             caps: Arc::clone(driver.caps()),
+            queued: Cell::new(0),
+            inline: Inline::new(shared.config().inline),
             index,
             next_id: Cell::new(0),
             ids_end: Cell::new(0),
@@ -131,6 +148,17 @@ impl Worker {
     #[inline(always)]
     pub(crate) fn caps(&self) -> &Caps {
         &self.caps
+    }
+
+    #[inline(always)]
+    pub(crate) fn inline(&self) -> &Inline {
+        &self.inline
+    }
+
+    /// How many fibers and ops are in line here.
+    #[inline]
+    pub(crate) fn crowd(&self) -> usize {
+        self.ready.len() + self.queued.get()
     }
 
     pub(crate) fn is_draining(&self) -> bool {
@@ -207,6 +235,13 @@ impl Worker {
         }
     }
 
+    /// Arms the timer of a bound, unless no deadline is waited for any more.
+    pub(crate) fn arm(&self, timer: TimerPtr) {
+        if !self.draining.get() {
+            self.timers.borrow_mut().insert(timer);
+        }
+    }
+
     /// Takes a timer out that has not fired.
     pub(crate) fn disarm(&self, timer: TimerPtr) {
         self.timers.borrow_mut().remove(timer);
@@ -246,9 +281,44 @@ impl Worker {
 
     // ---- The loop -------------------------------------------------------------------------------
 
-    /// Runs fibers until `stop`, or until the runtime has stopped, or until `deadline_ns`.
-    pub(crate) fn run(&self, deadline_ns: Option<u64>) {
+    /// Fibers of this worker that have started and not ended.
+    fn suspended(&self) -> u64 {
+        self.started.get() - self.remote.ended.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(super) fn count_start(&self) {
+        self.started.set(self.started.get() + 1);
+    }
+
+    /// Whether no fiber may be resumed any more. While its thread destroys its thread-local values,
+    /// a suspended fiber might go on inside the `with` of one that is gone.
+    pub(crate) fn is_lost(&self) -> bool {
+        if self.marker.is_gone() && self.suspended() != 0 {
+            self.lost.set(true);
+        }
+        self.lost.get()
+    }
+
+    fn enter(&self) -> current::Entered {
+        debug_assert!(!self.is_lost());
         let entered = current::enter(self);
+        self.marker.renew();
+        entered
+    }
+
+    fn leave(&self, entered: current::Entered) {
+        if self.suspended() != 0 {
+            self.marker.lay();
+        }
+        entered.leave();
+    }
+
+    /// Runs fibers until `stop`, or until the runtime has stopped, or until `deadline_ns`. The
+    /// thread leaves its tracing spans for as long: they are not its fibers'.
+    pub(crate) fn run(&self, deadline_ns: Option<u64>) {
+        let spans = spans::leave(None);
+        let entered = self.enter();
         self.shared.idle().enter();
         self.stop.set(false);
         loop {
@@ -270,42 +340,44 @@ impl Worker {
         }
         self.leave_search();
         self.shared.worker_gone(!self.fresh.is_empty());
-        entered.leave();
+        self.leave(entered);
+        spans.enter(None);
     }
 
     /// Runs one pass without ever waiting. Returns the number of resumes.
     pub(crate) fn tick(&self) -> u64 {
-        let entered = current::enter(self);
+        let spans = spans::leave(None);
+        let entered = self.enter();
         let before = self.remote.resumes.load(Ordering::Relaxed);
         self.shared.idle().enter();
-        self.stop.set(false);
+        self.stop.set(false); // set since the last main fiber has ended
         self.events();
         self.pass();
         self.shared.worker_gone(!self.fresh.is_empty());
-        entered.leave();
+        self.leave(entered);
+        spans.enter(None);
         self.remote.resumes.load(Ordering::Relaxed) - before
     }
 
     /// Ready fibers up to the budget, then everything else once.
     fn pass(&self) {
-        let mut left = BUDGET;
+        let (mut left, mut resumes) = (BUDGET, 0);
         self.fresh_started.set(0);
         while left > 0 && !self.stop.get() {
             let Some(fiber) = self.pick() else { break };
-            self.step(fiber);
-            left -= 1;
+            left = left.saturating_sub(self.step(fiber));
+            resumes += 1;
             if self.fresh_started.get() >= FRESH_SHARED && self.shared.idle().somebody_searches() {
                 // Somebody is on the way to share these. Handing over what the started ones asked
                 // for costs time only if they asked for something, and then they may live long.
                 break;
             }
         }
-        let resumes = &self.remote.resumes;
-        resumes
-            .store(resumes.load(Ordering::Relaxed) + u64::from(BUDGET - left), Ordering::Relaxed);
+        let counter = &self.remote.resumes;
+        counter.store(counter.load(Ordering::Relaxed) + resumes, Ordering::Relaxed);
         self.events();
         // An idle worker looks there anyway; but perhaps no worker is ever idle.
-        if left < BUDGET && self.take_external() && self.shared.workers() > 1 {
+        if resumes != 0 && self.take_external() && self.shared.workers() > 1 {
             self.shared.offered(self.fresh.len());
         }
     }
@@ -313,6 +385,12 @@ impl Worker {
     #[inline]
     pub(super) fn has_ready(&self) -> bool {
         self.next.get().is_some() || !self.ready.is_empty() || !self.fresh.is_empty()
+    }
+
+    /// Whether a fiber of this worker could run now besides the one that does.
+    #[inline]
+    pub(crate) fn has_others(&self) -> bool {
+        self.has_ready() || self.remote.has_mail()
     }
 
     /// The fiber to run next: the one woken last, a few times in a row; else from the ready and the
@@ -352,11 +430,13 @@ impl Worker {
         fiber
     }
 
-    /// Runs one fiber until it leaves its stack, and does what it asked for.
+    /// Runs one fiber until it leaves its stack, and does what it asked for. Returns what that
+    /// counts for in the pass.
     #[inline]
-    fn step(&self, fiber: FiberPtr) {
+    fn step(&self, fiber: FiberPtr) -> u32 {
         if fiber.header().home.load(Ordering::Relaxed).is_null() {
             self.remote.set_home(fiber);
+            self.count_start();
         }
         self.running.set(Some(fiber));
         // SAFETY: it was in one of our queues, so we are its holder (`coro/mod.rs`), and it is
@@ -369,8 +449,13 @@ impl Worker {
         if !self.joins.is_empty() {
             self.promote_joins();
         }
+        self.marker.renew();
         match after {
             AfterSwitch::Yield => self.ready.push(fiber),
+            AfterSwitch::Breathe => {
+                self.ready.push(fiber);
+                return lower::YIELD_COST;
+            }
             AfterSwitch::Submit(op) => self.submit(fiber, op),
             AfterSwitch::Wait(wait) => self.register(fiber, wait),
             AfterSwitch::Ended => _ = self.ended(fiber),
@@ -385,18 +470,25 @@ impl Worker {
                 wake_waiter(children.ended(self.place()));
             }
         }
+        1
+    }
+
+    /// Whether no op of this fiber may begin now: it was cancelled, or the runtime shuts down.
+    #[inline]
+    pub(crate) fn refuses(&self, fiber: FiberPtr) -> bool {
+        fiber.header().cancel.is_requested_before_wait() || self.draining.get()
     }
 
     #[inline]
     fn submit(&self, fiber: FiberPtr, op: PendingPtr) {
-        let refused = fiber.header().cancel.is_requested_before_wait() || self.draining.get();
         // SAFETY: the op is ours now, and the reference does not leave this line.
-        if refused && unsafe { op.op() }.can_be_refused() {
+        if self.refuses(fiber) && unsafe { op.op() }.can_be_refused() {
             op.set_outcome(-libc::ECANCELED);
             self.ready.push(fiber);
             return;
         }
         fiber.header().waiting.set(Waiting::Op(op));
+        self.queued.set(self.queued.get() + 1);
         self.driver.borrow_mut().enqueue(op, &self.ready);
     }
 
@@ -424,63 +516,6 @@ impl Worker {
         }
     }
 
-    /// `false` if the fiber is resumed once more.
-    #[inline]
-    pub(super) fn ended(&self, fiber: FiberPtr) -> bool {
-        let panicked = fiber.header().panicked.get();
-        let mut books = self.close_books(fiber);
-        if self.main.get() == Some(fiber) {
-            self.stop.set(true);
-        }
-        match fiber.header().ended.set() {
-            // The handle went away a moment ago: the fiber is resumed to drop its result.
-            Waiter::Detached => {
-                self.push_woken(fiber);
-                return false;
-            }
-            waiter => wake_waiter(waiter),
-        }
-        // The fiber may be gone by now.
-        // SAFETY: it has ended, and this copy of its state is the one that is destroyed.
-        unsafe { sanitize::destroy(self.sanitize.get(), &raw mut books) };
-        self.count_end(panicked);
-        true
-    }
-
-    #[inline]
-    fn count_end(&self, panicked: bool) {
-        if panicked {
-            bump(&self.remote.panicked);
-        }
-        bump(&self.remote.ended);
-    }
-
-    /// Tells a sanitizer that the fiber's stack is about to become others'. Returns the fiber's
-    /// state: the caller destroys it, unless the fiber is resumed once more.
-    #[inline]
-    fn close_books(&self, fiber: FiberPtr) -> sanitize::FiberState {
-        let header = fiber.header();
-        // SAFETY: the fiber is off its stack, and we are its holder.
-        unsafe {
-            if let Some(stack) = &*header.stack.get() {
-                sanitize::clear(stack);
-            }
-            header.sanitize.get().read()
-        }
-    }
-
-    #[inline]
-    pub(super) fn free(&self, fiber: FiberPtr) {
-        let mut books = self.close_books(fiber);
-        // SAFETY: the fiber has ended and is never resumed.
-        unsafe { sanitize::destroy(self.sanitize.get(), &raw mut books) };
-        self.count_end(fiber.header().panicked.get());
-        // SAFETY: ended, result dropped, off its stack; the reference was the fiber's own.
-        if let Some(stack) = unsafe { fiber.release() } {
-            self.free_stack(stack);
-        }
-    }
-
     /// Everything that is not a ready fiber: what others sent, due timers, the driver.
     #[inline]
     pub(super) fn events(&self) {
@@ -490,7 +525,13 @@ impl Worker {
         if self.shared.phase() != Phase::Running && !self.draining.replace(true) {
             self.drain();
         }
-        self.driver.borrow_mut().turn(&self.ready, driver::Wait::No);
+        self.turn(driver::Wait::No);
+    }
+
+    #[inline]
+    pub(super) fn turn(&self, wait: driver::Wait) {
+        self.queued.set(0);
+        self.driver.borrow_mut().turn(&self.ready, wait);
     }
 
     #[inline]
@@ -509,47 +550,10 @@ impl Worker {
         }
     }
 
-    /// Ends the wait of a fiber of this worker for which a cancel request has come.
-    pub(crate) fn cancel_wait(&self, fiber: FiberPtr) {
-        if !fiber.header().cancel.is_requested() {
-            return;
-        }
-        match fiber.header().waiting.get() {
-            // SAFETY: the op is ours, and the reference does not leave this line.
-            Waiting::Op(op) if unsafe { op.op() }.can_be_refused() => {
-                self.driver.borrow_mut().cancel(op);
-            }
-            Waiting::Signal(signal, OnCancel::End) => {
-                // SAFETY: `waiting` names a signal only from the moment the fiber has left its
-                // stack until it is back on it (`submit::wait` clears it first thing), and only
-                // this thread resumes it. So the fiber is suspended, and what it borrows for its
-                // wait is alive.
-                let signal = unsafe { signal.as_ref() };
-                if signal.unregister(Waiter::Fiber(fiber.address())) {
-                    self.ready.push(fiber);
-                }
-            }
-            Waiting::Op(_) | Waiting::Signal(_, OnCancel::Ignore) | Waiting::Nothing => {}
-        }
-    }
-
     #[inline]
     fn fire_timers(&self) {
         if !self.timers.borrow().is_empty() {
             self.fire_timers_until(clock::now_ns());
-        }
-    }
-
-    fn fire_timers_until(&self, now_ns: u64) {
-        loop {
-            let Some(timer) = self.timers.borrow_mut().pop_due(now_ns) else { return };
-            let fiber = timer.fiber();
-            if let Waiting::Signal(signal, _) = fiber.header().waiting.get() {
-                // SAFETY: as in `cancel_wait`.
-                if unsafe { signal.as_ref() }.unregister(Waiter::Fiber(fiber.address())) {
-                    self.ready.push(fiber);
-                }
-            }
         }
     }
 

@@ -37,7 +37,8 @@ pub use try_scope::{TryScope, TryScopedJoinHandle, try_scope};
 
 use crate::coro::entry::{self, ChildOf};
 use crate::coro::{Children, FiberPtr, OnCancel, Place};
-use crate::fiber::{JoinHandle, no_runtime, no_stack};
+use crate::fiber::{JoinHandle, heir, no_runtime, no_stack};
+use crate::local;
 use crate::sched::{self, Worker, current};
 use crate::stack::Stack;
 use members::Members;
@@ -293,7 +294,7 @@ impl<'scope> Scope<'scope, '_> {
         T: 'scope,
     {
         let Some(worker) = current::worker() else { no_runtime(what) };
-        match self.start(worker, None, None, f, publish) {
+        match self.start(worker, || Ok(None), None, f, publish) {
             Ok(handle) => handle,
             Err(_) if self.owner == Owner::Thread => opened_outside(),
             Err(error) => no_stack(&error),
@@ -309,7 +310,7 @@ impl<'scope> Scope<'scope, '_> {
     pub(crate) fn start<F, T>(
         &'scope self,
         worker: &Worker,
-        stack: Option<Stack>,
+        stack: impl FnOnce() -> io::Result<Option<Stack>>,
         name: Option<Arc<str>>,
         f: F,
         publish: impl FnOnce(&Worker, FiberPtr),
@@ -325,7 +326,12 @@ impl<'scope> Scope<'scope, '_> {
         // counted out (`wait_for`). The same goes for whatever `F` and `T` borrow: it outlives
         // `'scope`, and that the frame.
         let parent = unsafe { ChildOf::new(&self.children) };
-        let fiber = worker.create_child(stack, name, f, parent)?;
+        let make = || worker.create_child(stack()?, name, f, parent);
+        let fiber = if local::is_inherited() && self.owner == Owner::Suspends {
+            heir(make)?
+        } else {
+            make()?
+        };
         // The caller is counted: it is `f`, before its end, or a child. Nobody else has a
         // `&'scope Scope`.
         self.children.add(worker.place());

@@ -21,16 +21,6 @@ pub(crate) fn dir_fd(dir: Option<BorrowedFd<'_>>) -> i32 {
     dir.map_or(libc::AT_FDCWD, |fd| fd.as_raw_fd())
 }
 
-/// `poll` for something to read, without end.
-pub(crate) fn readable(fd: BorrowedFd<'_>) -> i32 {
-    let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-    // SAFETY: `poll` is the one record announced, ours to write for the whole call.
-    match answer(unsafe { libc::poll(&mut poll, 1, -1) } as isize) {
-        n if n < 0 => n,
-        _ => i32::from(poll.revents),
-    }
-}
-
 /// `read`, or `pread` at an offset.
 pub(crate) fn read(fd: BorrowedFd<'_>, buf: &mut [u8], offset: Option<u64>) -> i32 {
     // SAFETY: `buf` is ours to write for the whole call, and initialised memory stays so.
@@ -58,6 +48,69 @@ unsafe fn read_raw(fd: BorrowedFd<'_>, ptr: *mut u8, len: usize, offset: Option<
             Some(offset) => libc::pread(fd, ptr, len, offset as libc::off_t),
         }
     })
+}
+
+/// As [`read`], or `-EAGAIN` if the call would have to wait for a disk, and `-EOPNOTSUPP` if the
+/// file does not know this: `preadv2` with `RWF_NOWAIT`. Shorter where only a part is at hand. Of a
+/// file open for direct I/O it waits all the same.
+pub(crate) fn read_nowait(fd: BorrowedFd<'_>, buf: &mut [u8], offset: Option<u64>) -> i32 {
+    // SAFETY: `buf` is ours to write for the whole call, and initialised memory stays so.
+    unsafe { read_raw_nowait(fd, buf.as_mut_ptr(), buf.len(), offset) }
+}
+
+/// As [`read_nowait`], into memory that need not be initialised.
+pub(crate) fn read_uninit_nowait(
+    fd: BorrowedFd<'_>,
+    buf: &mut [MaybeUninit<u8>],
+    offset: Option<u64>,
+) -> i32 {
+    // SAFETY: `buf` is ours to write for the whole call, and the kernel does not read it.
+    unsafe { read_raw_nowait(fd, buf.as_mut_ptr().cast(), buf.len(), offset) }
+}
+
+/// # Safety
+/// `ptr..ptr + len` is writable for the whole call.
+unsafe fn read_raw_nowait(
+    fd: BorrowedFd<'_>,
+    ptr: *mut u8,
+    len: usize,
+    offset: Option<u64>,
+) -> i32 {
+    let buf = libc::iovec { iov_base: ptr.cast(), iov_len: len };
+    let offset = offset.map_or(-1, |offset| offset as libc::off_t); // -1: the file's own position
+    // SAFETY: the caller vouches for the one buffer; the descriptor is borrowed, hence open.
+    answer(unsafe { libc::preadv2(fd.as_raw_fd(), &buf, 1, offset, libc::RWF_NOWAIT) })
+}
+
+/// Whether the file has a position and its reads go through the kernel's cache. Never waits.
+pub(crate) fn is_buffered(fd: BorrowedFd<'_>) -> bool {
+    // SAFETY: no memory is passed; the descriptor is borrowed, hence open.
+    let flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) };
+    flags >= 0 && flags & libc::O_DIRECT == 0 && position(fd).is_some()
+}
+
+/// Whether this is a plain file in memory (tmpfs, `memfd_create`), which is what can have seals.
+/// Never waits: unlike `fstatfs`, the question does not go to a file system.
+pub(crate) fn is_memory(fd: BorrowedFd<'_>) -> bool {
+    // SAFETY: no memory is passed; the descriptor is borrowed, hence open.
+    unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GET_SEALS) >= 0 }
+}
+
+/// The file's own position, if it has one.
+pub(crate) fn position(fd: BorrowedFd<'_>) -> Option<u64> {
+    // SAFETY: no memory is passed; the descriptor is borrowed, hence open.
+    let position = unsafe { libc::lseek(fd.as_raw_fd(), 0, libc::SEEK_CUR) };
+    u64::try_from(position).ok()
+}
+
+/// The size of a regular file; `None` for anything else.
+pub(crate) fn size(fd: BorrowedFd<'_>) -> Option<u64> {
+    // SAFETY: the record consists of integers, for which zero is a value.
+    let mut stat: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: `stat` is ours to write for the whole call; the descriptor is borrowed, hence open.
+    let ret = unsafe { libc::fstat(fd.as_raw_fd(), &mut stat) };
+    let regular = ret == 0 && stat.st_mode & libc::S_IFMT == libc::S_IFREG;
+    if regular { u64::try_from(stat.st_size).ok() } else { None }
 }
 
 /// `write`, or `pwrite` at an offset.

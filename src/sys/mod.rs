@@ -9,3 +9,5 @@ pub(crate) mod path;
 pub(crate) mod ring;
 pub(crate) mod signal;
 pub(crate) mod slices;
+pub(crate) mod socket;
+pub(crate) mod thread_end;

@@ -17,20 +17,28 @@ fn len(bytes: usize) -> u32 {
     bytes.min(MAX_TRANSFER) as u32
 }
 
+fn rw_flags(nowait: bool) -> i32 {
+    if nowait { libc::RWF_NOWAIT } else { 0 }
+}
+
 /// The entry that performs `op`. It points into what the op borrows.
 #[inline]
 pub(super) fn encode(op: &mut Op<'_>) -> squeue::Entry {
     match op {
         Op::Nop => opcode::Nop::new().build(),
-        Op::Read { fd: f, buf, offset } => {
-            opcode::Read::new(fd(f), buf.as_mut_ptr(), len(buf.len())).offset(*offset).build()
+        Op::Read { fd: f, buf, offset, nowait, .. } => {
+            opcode::Read::new(fd(f), buf.as_mut_ptr(), len(buf.len()))
+                .offset(*offset)
+                .rw_flags(rw_flags(*nowait))
+                .build()
         }
-        Op::Write { fd: f, buf, offset } => {
+        Op::Write { fd: f, buf, offset, .. } => {
             opcode::Write::new(fd(f), buf.as_ptr(), len(buf.len())).offset(*offset).build()
         }
-        Op::ReadUninit { fd: f, buf, offset } => {
+        Op::ReadUninit { fd: f, buf, offset, nowait, .. } => {
             opcode::Read::new(fd(f), buf.as_mut_ptr().cast(), len(buf.len()))
                 .offset(*offset)
+                .rw_flags(rw_flags(*nowait))
                 .build()
         }
         Op::ReadVectored { fd: f, bufs, offset } => {
@@ -48,7 +56,28 @@ pub(super) fn encode(op: &mut Op<'_>) -> squeue::Entry {
             opcode::OpenAt::new(dir(d), path.as_ptr()).flags(*flags).mode(*mode).build()
         }
         Op::Close { fd } => opcode::Close::new(types::Fd(fd.as_raw_fd())).build(),
-        Op::Readable { fd: f } => opcode::PollAdd::new(fd(f), libc::POLLIN as u32).build(),
+        Op::Poll { fd: f, events } => {
+            opcode::PollAdd::new(fd(f), u32::from(events.cast_unsigned())).build()
+        }
+        Op::Accept { fd: f, addr, flags } => {
+            let (name, len) = addr.as_mut_ptrs();
+            opcode::Accept::new(fd(f), name, len).flags(*flags).build()
+        }
+        Op::Connect { fd: f, addr } => {
+            opcode::Connect::new(fd(f), addr.as_ptr(), addr.len()).build()
+        }
+        Op::Send { fd: f, buf, flags } => opcode::Send::new(fd(f), buf.as_ptr(), len(buf.len()))
+            .flags(*flags | libc::MSG_NOSIGNAL)
+            .build(),
+        Op::Recv { fd: f, buf, flags } => {
+            opcode::Recv::new(fd(f), buf.as_mut_ptr(), len(buf.len())).flags(*flags).build()
+        }
+        Op::SendMsg { fd: f, message, flags } => opcode::SendMsg::new(fd(f), message.as_ptr())
+            .flags((*flags | libc::MSG_NOSIGNAL) as u32)
+            .build(),
+        Op::RecvMsg { fd: f, message, flags } => {
+            opcode::RecvMsg::new(fd(f), message.as_ptr()).flags(*flags as u32).build()
+        }
         Op::Fsync { fd: f, data_only } => {
             let flags =
                 if *data_only { types::FsyncFlags::DATASYNC } else { types::FsyncFlags::empty() };
@@ -89,10 +118,22 @@ pub(super) fn encode(op: &mut Op<'_>) -> squeue::Entry {
 /// for.
 pub(super) fn poll(op: &Op<'_>) -> Option<squeue::Entry> {
     let (f, events) = match op {
+        Op::Read { nowait: true, .. } | Op::ReadUninit { nowait: true, .. } => return None,
         Op::Read { fd, .. } | Op::ReadUninit { fd, .. } | Op::ReadVectored { fd, .. } => {
             (fd, libc::POLLIN)
         }
         Op::Write { fd, .. } | Op::WriteVectored { fd, .. } => (fd, libc::POLLOUT),
+        // Whoever says so wants to hear that it would wait.
+        Op::Send { flags, .. }
+        | Op::SendMsg { flags, .. }
+        | Op::Recv { flags, .. }
+        | Op::RecvMsg { flags, .. }
+            if *flags & libc::MSG_DONTWAIT != 0 =>
+        {
+            return None;
+        }
+        Op::Send { fd, .. } | Op::SendMsg { fd, .. } => (fd, libc::POLLOUT),
+        Op::Recv { fd, .. } | Op::RecvMsg { fd, .. } | Op::Accept { fd, .. } => (fd, libc::POLLIN),
         _ => return None,
     };
     Some(opcode::PollAdd::new(fd(f), events as u32).build())

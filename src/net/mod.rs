@@ -1,0 +1,45 @@
+//! Networking: what [`std::net`] has, with the same names, signatures and errors.
+//!
+//! On a fiber, accepting, connecting, receiving and sending suspend that fiber; on a plain thread
+//! they block it. Everything else (addresses, options) never waits and is std's own. Sockets of the
+//! Unix family are in [`os::unix::net`](crate::os::unix::net).
+//!
+//! One socket may be used by many fibers and threads at the same time, through shared references:
+//! one may receive while another sends, and [`shutdown`](TcpStream::shutdown) wakes both.
+//!
+//! # Timeouts
+//! [`set_read_timeout`](TcpStream::set_read_timeout) and its like work as in std: an operation that
+//! takes longer fails with [`WouldBlock`](std::io::ErrorKind::WouldBlock). To limit anything else,
+//! or several operations together, there is [`time::timeout`](crate::time::timeout).
+//!
+//! # Non-blocking mode
+//! After `set_nonblocking(true)`, operations that would wait fail with
+//! [`WouldBlock`](std::io::ErrorKind::WouldBlock), as in std. A descriptor that comes from
+//! elsewhere in non-blocking mode behaves on a fiber as if it were not: the fiber waits.
+//!
+//! # Where it differs from std
+//! - Names are looked up on the blocking pool. That is why [`ToSocketAddrs`] is a trait of this
+//!   crate; it is implemented for the same types.
+//! - A write to a closed connection never raises `SIGPIPE`, whatever the process's disposition.
+//!
+//! | file        | what                                                            |
+//! |-------------|-----------------------------------------------------------------|
+//! | `tcp.rs`    | [`TcpStream`], [`TcpListener`]                                  |
+//! | `udp.rs`    | [`UdpSocket`]                                                   |
+//! | `unix.rs`   | the Unix family                                                 |
+//! | `lookup.rs` | [`ToSocketAddrs`]                                               |
+//! | `socket.rs` | what they have in common                                        |
+#![forbid(unsafe_code)]
+
+mod lookup;
+mod socket;
+mod tcp;
+mod udp;
+pub(crate) mod unix;
+
+pub use lookup::ToSocketAddrs;
+pub use std::net::{
+    AddrParseError, IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6,
+};
+pub use tcp::{Incoming, TcpListener, TcpStream};
+pub use udp::UdpSocket;

@@ -1,0 +1,400 @@
+//! What all sockets have in common: receiving, sending, accepting, modes.
+
+use std::fmt;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use crate::op::{IOV_MAX, MAX_TRANSFER, Op};
+use crate::sched::{Detach, perform_fd, submit_fd_within, submit_within};
+use crate::sys::socket::{Incoming, Outgoing, SockAddr, take_error};
+
+/// What std keeps in the kernel's socket, for all its descriptors, and a ring does not look at.
+#[derive(Debug, Default)]
+pub(super) struct Modes {
+    /// `set_nonblocking(true)` was called here.
+    nonblocking: AtomicBool,
+    /// In nanoseconds; 0 is none.
+    read_timeout: AtomicU64,
+    write_timeout: AtomicU64,
+}
+
+/// Which of the two timeouts.
+#[derive(Clone, Copy)]
+pub(super) enum Way {
+    Read,
+    Write,
+}
+
+/// A socket: std's, whose options are used, and what it takes to wait by suspending.
+pub(super) struct Socket<S: Into<OwnedFd>> {
+    inner: Detach<S>,
+    /// Made when a mode is set for the first time, or the socket is cloned; shared by clones.
+    modes: OnceLock<Arc<Modes>>,
+}
+
+impl<S: Into<OwnedFd> + AsFd> Socket<S> {
+    /// A socket that nobody has set a mode of.
+    pub(super) fn new(inner: S) -> Self {
+        Self { inner: detach(inner), modes: OnceLock::new() }
+    }
+
+    /// One that comes from elsewhere, with the timeouts that it has; `ask` is std's way to ask.
+    pub(super) fn adopt(inner: S, ask: fn(&S) -> [io::Result<Option<Duration>>; 2]) -> Self {
+        let timeouts = ask(&inner).map(|timeout| timeout.ok().flatten());
+        let socket = Self::new(inner);
+        for (way, timeout) in [Way::Read, Way::Write].into_iter().zip(timeouts) {
+            if timeout.is_some() {
+                socket.keep_timeout(way, timeout);
+            }
+        }
+        socket
+    }
+
+    pub(super) fn std(&self) -> &S {
+        &self.inner
+    }
+
+    pub(super) fn into_std(self) -> S {
+        self.inner.into_inner()
+    }
+
+    fn modes(&self) -> &Arc<Modes> {
+        self.modes.get_or_init(Arc::default)
+    }
+
+    /// The same socket through another descriptor, which std has made.
+    pub(super) fn clone_as(&self, inner: S) -> Self {
+        let modes = OnceLock::from(Arc::clone(self.modes()));
+        Self { inner: detach(inner), modes }
+    }
+
+    /// Remembers what has been set in the kernel.
+    pub(super) fn keep_timeout(&self, way: Way, timeout: Option<Duration>) {
+        let nanos = timeout
+            .map_or(0, |timeout| u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX).max(1));
+        self.timeout_of(way).store(nanos, Relaxed);
+    }
+
+    fn timeout_of(&self, way: Way) -> &AtomicU64 {
+        let modes = self.modes();
+        match way {
+            Way::Read => &modes.read_timeout,
+            Way::Write => &modes.write_timeout,
+        }
+    }
+
+    /// Remembers what has been set in the kernel.
+    pub(super) fn keep_nonblocking(&self, nonblocking: bool) {
+        self.modes().nonblocking.store(nonblocking, Relaxed);
+    }
+
+    #[inline]
+    fn is_nonblocking(&self) -> bool {
+        self.modes.get().is_some_and(|modes| modes.nonblocking.load(Relaxed))
+    }
+
+    #[inline]
+    fn timeout(&self, way: Way) -> Option<Duration> {
+        self.modes.get()?;
+        match self.timeout_of(way).load(Relaxed) {
+            0 => None,
+            nanos => Some(Duration::from_nanos(nanos)),
+        }
+    }
+
+    #[inline]
+    fn flags(&self, flags: i32) -> i32 {
+        if self.is_nonblocking() { flags | libc::MSG_DONTWAIT } else { flags }
+    }
+
+    /// `recv`.
+    #[inline]
+    pub(super) fn recv(&self, buf: &mut [u8], flags: i32) -> io::Result<usize> {
+        let (fd, flags, len) = (self.as_fd(), self.flags(flags), buf.len().min(MAX_TRANSFER));
+        let op = Op::Recv { fd, buf: &mut buf[..len], flags };
+        in_time(submit_within(op, self.timeout(Way::Read))).map(count)
+    }
+
+    /// `send`.
+    #[inline]
+    pub(super) fn send(&self, buf: &[u8]) -> io::Result<usize> {
+        let (fd, flags, len) = (self.as_fd(), self.flags(0), buf.len().min(MAX_TRANSFER));
+        let op = Op::Send { fd, buf: &buf[..len], flags };
+        in_time(submit_within(op, self.timeout(Way::Write))).map(count)
+    }
+
+    /// `recvmsg` into several buffers.
+    pub(super) fn recv_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        self.recv_message(&mut Incoming::new(bufs, None, None), 0)
+    }
+
+    /// `recvmsg`; the caller completes the message.
+    pub(super) fn recv_message(&self, message: &mut Incoming<'_>, flags: i32) -> io::Result<usize> {
+        let (fd, flags) = (self.as_fd(), self.flags(flags));
+        let op = Op::RecvMsg { fd, message: message.lend(), flags };
+        in_time(submit_within(op, self.timeout(Way::Read))).map(count)
+    }
+
+    /// `recvfrom`, with the sender's address.
+    pub(super) fn recv_from(&self, buf: &mut [u8], flags: i32) -> io::Result<(usize, SockAddr)> {
+        let mut addr = SockAddr::unknown();
+        let bufs = &mut [IoSliceMut::new(buf)];
+        let mut message = Incoming::new(bufs, Some(&mut addr), None);
+        let n = self.recv_message(&mut message, flags)?;
+        message.finish();
+        Ok((n, addr))
+    }
+
+    /// `sendmsg` of several buffers.
+    pub(super) fn send_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.send_message(&Outgoing::new(&bufs[..bufs.len().min(IOV_MAX)], None, None))
+    }
+
+    /// `sendto`.
+    pub(super) fn send_to(&self, buf: &[u8], addr: &SockAddr) -> io::Result<usize> {
+        self.send_message(&Outgoing::new(&[IoSlice::new(buf)], Some(addr), None))
+    }
+
+    /// `sendmsg`.
+    pub(super) fn send_message(&self, message: &Outgoing<'_>) -> io::Result<usize> {
+        let (fd, flags) = (self.as_fd(), self.flags(0));
+        let op = Op::SendMsg { fd, message, flags };
+        in_time(submit_within(op, self.timeout(Way::Write))).map(count)
+    }
+
+    /// `accept4`, repeated while signals interrupt it, as std does.
+    pub(super) fn accept(&self) -> io::Result<(OwnedFd, SockAddr)> {
+        let mut addr = SockAddr::unknown();
+        loop {
+            let op = Op::Accept { fd: self.as_fd(), addr: &mut addr, flags: libc::SOCK_CLOEXEC };
+            let accepted = if self.is_nonblocking() {
+                perform_fd(op) // which then does not wait
+            } else {
+                in_time(submit_fd_within(op, self.timeout(Way::Read)))
+            };
+            match accepted {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                accepted => return Ok((accepted?, addr)),
+            }
+        }
+    }
+}
+
+/// Its ops go through the ring, which then may hold on to the socket for a moment.
+fn detach<S: Into<OwnedFd>>(inner: S) -> Detach<S> {
+    let socket = Detach::new(inner);
+    socket.habit().set_ringed();
+    socket
+}
+
+/// What std reports when a timeout of the socket has run out.
+fn in_time<T>(result: Option<io::Result<T>>) -> io::Result<T> {
+    result.unwrap_or_else(|| Err(io::Error::from_raw_os_error(libc::EAGAIN)))
+}
+
+fn count(n: u32) -> usize {
+    n as usize // a u32 fits into every usize Linux has
+}
+
+/// `connect`; the caller drops the socket if that fails.
+pub(super) fn connect(
+    fd: BorrowedFd<'_>,
+    addr: &SockAddr,
+    timeout: Option<Duration>,
+) -> io::Result<()> {
+    let late = || Err(io::Error::new(io::ErrorKind::TimedOut, "connection timed out"));
+    match submit_within(Op::Connect { fd, addr }, timeout).unwrap_or_else(late) {
+        // A signal does not end the attempt: it goes on, and the socket is writable at its end.
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+            let written = Op::Poll { fd, events: libc::POLLOUT };
+            submit_within(written, timeout).unwrap_or_else(late)?;
+            take_error(fd)?.map_or(Ok(()), Err)
+        }
+        result => result.map(drop),
+    }
+}
+
+impl<S: Into<OwnedFd> + AsFd> AsFd for Socket<S> {
+    #[inline]
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.inner.as_fd()
+    }
+}
+
+impl<S: Into<OwnedFd> + AsFd> AsRawFd for Socket<S> {
+    #[inline]
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
+    }
+}
+
+impl<S: Into<OwnedFd> + fmt::Debug> fmt::Debug for Socket<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+/// Reading from and writing to a stream.
+macro_rules! stream {
+    ($name:ident) => {
+        impl Read for &$name {
+            #[inline]
+            fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+                self.0.recv(buf, 0)
+            }
+
+            fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+                self.0.recv_vectored(bufs)
+            }
+        }
+
+        impl Write for &$name {
+            #[inline]
+            fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+                self.0.send(buf)
+            }
+
+            fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+                self.0.send_vectored(bufs)
+            }
+
+            /// Does nothing: nothing is held back.
+            #[inline]
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+
+        impl Read for $name {
+            #[inline]
+            fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+                (&*self).read(buf)
+            }
+
+            fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+                (&*self).read_vectored(bufs)
+            }
+        }
+
+        impl Write for $name {
+            #[inline]
+            fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+                (&*self).write(buf)
+            }
+
+            fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+                (&*self).write_vectored(bufs)
+            }
+
+            /// Does nothing: nothing is held back.
+            #[inline]
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+    };
+}
+
+/// Timeouts, as in std.
+macro_rules! timeouts {
+    ($name:ident) => {
+        impl $name {
+            /// Sets how long a read may take; `None` is for ever.
+            ///
+            /// # Errors
+            /// [`InvalidInput`](io::ErrorKind::InvalidInput) if it is zero.
+            pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+                self.0.std().set_read_timeout(timeout)?;
+                self.0.keep_timeout(Way::Read, timeout);
+                Ok(())
+            }
+
+            /// Sets how long a write may take; `None` is for ever.
+            ///
+            /// # Errors
+            /// [`InvalidInput`](io::ErrorKind::InvalidInput) if it is zero.
+            pub fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+                self.0.std().set_write_timeout(timeout)?;
+                self.0.keep_timeout(Way::Write, timeout);
+                Ok(())
+            }
+
+            /// How long a read may take.
+            ///
+            /// # Errors
+            /// Those of `getsockopt`.
+            pub fn read_timeout(&self) -> io::Result<Option<Duration>> {
+                self.0.std().read_timeout()
+            }
+
+            /// How long a write may take.
+            ///
+            /// # Errors
+            /// Those of `getsockopt`.
+            pub fn write_timeout(&self) -> io::Result<Option<Duration>> {
+                self.0.std().write_timeout()
+            }
+        }
+    };
+}
+
+/// Conversions to and from descriptors and std's types.
+macro_rules! descriptor {
+    ($name:ident, $std:ty, $ask:expr) => {
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl AsFd for $name {
+            #[inline]
+            fn as_fd(&self) -> BorrowedFd<'_> {
+                self.0.as_fd()
+            }
+        }
+
+        impl AsRawFd for $name {
+            #[inline]
+            fn as_raw_fd(&self) -> RawFd {
+                self.0.as_raw_fd()
+            }
+        }
+
+        impl IntoRawFd for $name {
+            fn into_raw_fd(self) -> RawFd {
+                self.0.into_std().into_raw_fd()
+            }
+        }
+
+        impl From<$name> for OwnedFd {
+            fn from(socket: $name) -> OwnedFd {
+                socket.0.into_std().into()
+            }
+        }
+
+        impl From<OwnedFd> for $name {
+            fn from(fd: OwnedFd) -> $name {
+                <$std>::from(fd).into()
+            }
+        }
+
+        impl From<$std> for $name {
+            /// Takes over std's socket, with the timeouts that it has.
+            fn from(socket: $std) -> $name {
+                $name(Socket::adopt(socket, $ask))
+            }
+        }
+
+        impl From<$name> for $std {
+            fn from(socket: $name) -> $std {
+                socket.0.into_std()
+            }
+        }
+    };
+}
+
+pub(super) use {descriptor, stream, timeouts};

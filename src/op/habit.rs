@@ -1,0 +1,131 @@
+//! What has been learnt about one open file: which way its reads and writes are best made.
+//!
+//! All of it is hints that any thread may read and write at any time. A wrong one costs time, or
+//! makes a read shorter than it had to be; it never makes an answer wrong.
+#![forbid(unsafe_code)]
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
+
+/// How an open file is read, or written, without waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Way {
+    /// Nobody has asked yet.
+    Unknown,
+    /// It has offsets and is not open for direct I/O: a call that refuses to wait is worth trying.
+    Try,
+    /// Such calls work.
+    Cached,
+    /// A plain file in memory, of tmpfs or made by `memfd_create`: no call has anything to wait
+    /// for.
+    Memory,
+    /// Not at all: through the ring.
+    Ring,
+}
+
+impl Way {
+    fn of(bits: u8) -> Self {
+        [Self::Unknown, Self::Try, Self::Cached, Self::Memory]
+            .into_iter()
+            .find(|way| *way as u8 == bits)
+            .unwrap_or(Self::Ring)
+    }
+}
+
+/// See the module's head.
+#[derive(Debug)]
+pub(crate) struct Habit {
+    reads: AtomicU8,
+    writes: AtomicU8,
+    /// An op on this file went to the ring, which may hold on to the file for a moment longer.
+    ringed: AtomicBool,
+    /// Where the file's own position is believed to be; `UNKNOWN` if somebody else may move it.
+    position: AtomicU64,
+}
+
+const UNKNOWN: u64 = u64::MAX;
+
+impl Habit {
+    /// A file of which nothing is known.
+    pub(crate) fn new() -> Self {
+        Self {
+            reads: AtomicU8::new(Way::Unknown as u8),
+            writes: AtomicU8::new(Way::Unknown as u8),
+            ringed: AtomicBool::new(false),
+            position: AtomicU64::new(UNKNOWN),
+        }
+    }
+
+    /// A file that has just been opened with these flags, and is known to be no pipe if
+    /// `has_offsets`.
+    pub(crate) fn opened(flags: i32, has_offsets: bool) -> Self {
+        let habit = Self::new();
+        if flags & libc::O_DIRECT != 0 {
+            habit.set_reads(Way::Ring);
+        } else if has_offsets {
+            habit.set_reads(Way::Try);
+        }
+        habit.moved_to(0);
+        habit
+    }
+
+    #[inline]
+    pub(crate) fn reads(&self) -> Way {
+        Way::of(self.reads.load(Relaxed))
+    }
+
+    pub(crate) fn set_reads(&self, way: Way) {
+        self.reads.store(way as u8, Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn writes(&self) -> Way {
+        Way::of(self.writes.load(Relaxed))
+    }
+
+    pub(crate) fn set_writes(&self, way: Way) {
+        self.writes.store(way as u8, Relaxed);
+    }
+
+    /// An op on the file goes to the ring.
+    #[inline]
+    pub(crate) fn set_ringed(&self) {
+        if !self.ringed.load(Relaxed) {
+            self.ringed.store(true, Relaxed);
+        }
+    }
+
+    /// Whether `close` has nobody to ask and lets go of the file at once. The file systems that
+    /// have to ask somebody at a close (NFS, FUSE, overlays) refuse calls that may not wait.
+    #[inline]
+    pub(crate) fn closes_at_once(&self) -> bool {
+        let known = |way| matches!(way, Way::Cached | Way::Memory);
+        !self.ringed.load(Relaxed) && (known(self.reads()) || known(self.writes()))
+    }
+
+    /// Where the file's own position is, as far as known.
+    #[inline]
+    pub(crate) fn position(&self) -> Option<u64> {
+        Some(self.position.load(Relaxed)).filter(|position| *position != UNKNOWN)
+    }
+
+    /// The position is this now.
+    #[inline]
+    pub(crate) fn moved_to(&self, position: u64) {
+        self.position.store(position, Relaxed);
+    }
+
+    /// The position has moved by this much.
+    #[inline]
+    pub(crate) fn moved_by(&self, bytes: usize) {
+        if let Some(position) = self.position() {
+            self.moved_to(position.saturating_add(bytes as u64));
+        }
+    }
+
+    /// Somebody else may move the position from now on, or has moved it.
+    pub(crate) fn forget_position(&self) {
+        self.moved_to(UNKNOWN);
+    }
+}
