@@ -25,6 +25,8 @@
 //! | [`park`](crate::park), [`park_timeout`](crate::park_timeout) | wakes once |
 //! | [`yield_now`](crate::yield_now) | nothing |
 //! | [`join`](crate::JoinHandle::join), `join_timeout`, `cancel_join` | nothing: the result would be lost. Cancel the fiber that is waited for |
+//! | the end of a [`scope`](crate::scope()), the next of a [`FiberSet`](crate::FiberSet) | nothing: cancel the fibers that are waited for |
+//! | the end of a [`try_scope`](crate::try_scope()), [`race`](crate::race()), [`join`](crate::join()) | is passed on to the fibers that are waited for, once, and stays pending |
 //! | [`unblock`](crate::unblock) | nothing: the closure borrows, and runs to its end |
 //! | locking a mutex or a read-write lock | nothing |
 //! | waiting on a condition variable | returns early, as spurious wake-ups do |

@@ -64,6 +64,27 @@
 //! [`sync`] is [`std::sync`] for fibers and threads mixed: locks, conditions, once-cells, channels,
 //! and more kinds of each than std has. [`select!`] waits for the first of several things.
 //!
+//! # Scopes
+//! [`scope()`] is [`std::thread::scope`]: its fibers may borrow what lives around it, and have
+//! ended when it returns. In a [`try_scope()`] the first failure has the others asked to end, in a
+//! [`race()`] the first result. [`join()`] runs two closures, and makes a fiber for the second only
+//! if that is of use, so it serves to divide computations down to small pieces. A [`FiberSet`]
+//! yields results in the order in which its fibers end.
+//!
+//! ```
+//! ramie::Runtime::new()?.run(|| {
+//!     let names = ["Cargo.toml", "README.md"];
+//!     let mut sizes = [0; 2];
+//!     ramie::scope(|s| {
+//!         for (name, size) in names.iter().zip(&mut sizes) {
+//!             s.spawn(move || *size = ramie::fs::metadata(name).unwrap().len());
+//!         }
+//!     });
+//!     assert!(sizes.iter().all(|size| *size > 100));
+//! });
+//! # std::io::Result::Ok(())
+//! ```
+//!
 //! # Async code
 //! [`block_on`] runs a future on the calling fiber, which suspends where the future is pending;
 //! [`spawn_future`] gives it a fiber of its own. A [`JoinHandle`] is a future, so async code can
@@ -263,7 +284,10 @@ pub use ramie_macros::main;
 /// ```
 pub use ramie_macros::test;
 pub use runtime::{Handle, Metrics, Runtime, RuntimeBuilder};
-pub use scope::{Scope, ScopedJoinHandle, scope};
+pub use scope::{
+    FiberSet, Race, Scope, ScopedJoinHandle, TryScope, TryScopedJoinHandle, join, race, scope,
+    try_scope,
+};
 pub use time::sleep;
 
 /// The example on the project's front page.

@@ -30,7 +30,7 @@ impl Worker {
     #[inline(never)]
     pub(super) fn child_ended(&self, fiber: FiberPtr, children: &Children) {
         if self.ended(fiber) {
-            wake_waiter(children.ended());
+            wake_waiter(children.ended(self.place()));
         }
     }
 
