@@ -51,7 +51,9 @@ fn the_owner_leaves_after_all_children() {
         if may_leave {
             assert_eq!(frame.borrowed.load(Relaxed), 3, "the frame is left too early");
         }
-        children.map(|child| child.join().unwrap());
+        for child in children {
+            child.join().unwrap();
+        }
     });
 }
 
