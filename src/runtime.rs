@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::arch;
-use crate::coro::spans;
+use crate::coro::spans::{self, Spans};
 use crate::driver::{WakeMethod, caps};
 use crate::fiber::{JoinHandle, create, spawn_external};
 use crate::future::block_on;
@@ -259,6 +259,16 @@ pub struct Runtime {
     _thread: PhantomData<*mut ()>,
 }
 
+/// The spans that a thread has left while it runs a runtime. What it inherits to the main fiber may
+/// panic when it is cloned.
+struct Left(Spans);
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        self.0.enter(None);
+    }
+}
+
 impl Runtime {
     /// A runtime with the defaults: as many workers as the process may use CPUs.
     ///
@@ -289,21 +299,18 @@ impl Runtime {
         let worker = &self.worker;
         let name = std::thread::current().name().map(Arc::from);
         // `f` is in the same tracing spans as the caller, but other fibers are not.
-        let spans = spans::leave(None);
+        let left = Left(spans::leave(None));
         let f = || {
-            spans.enter(current::fiber().map(|(_, fiber)| fiber));
+            left.0.enter(current::fiber().map(|(_, fiber)| fiber));
             f()
         };
         let fiber = match create(worker, name, f) {
             Ok(fiber) => fiber,
-            Err(error) => {
-                spans.enter(None);
-                panic!("failed to make the main fiber: {error}")
-            }
+            Err(error) => panic!("failed to make the main fiber: {error}"),
         };
         let main = JoinHandle::<T>::new(fiber);
         worker.run_main(fiber);
-        spans.enter(None);
+        drop(left);
         match main.join() {
             Ok(value) => value,
             Err(panic) => resume_unwind(panic),

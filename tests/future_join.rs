@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{eventually, runtime, watch};
+use common::{eventually, isolated, runtime, watch};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -215,5 +215,46 @@ fn polls_race_with_ends() {
             }
         }
         eventually("every box is freed", || Arc::strong_count(&tally) == 2);
+    });
+}
+
+/// Wakers are told by the scheduler, which a panic would end together with the process. A waker's
+/// is caught and logged, and then there is the subscriber.
+#[test]
+fn a_waker_and_a_subscriber_that_panic() {
+    use tracing::span::{Attributes, Id, Record};
+
+    struct Panics;
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            panic!("deliberate");
+        }
+    }
+    impl tracing::Subscriber for Panics {
+        fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+            true
+        }
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+        fn event(&self, _: &tracing::Event<'_>) {
+            panic!("deliberate, too");
+        }
+        fn enter(&self, _: &Id) {}
+        fn exit(&self, _: &Id) {}
+    }
+
+    isolated("a_waker_and_a_subscriber_that_panic", || {
+        tracing::subscriber::set_global_default(Panics).unwrap();
+        runtime(1).run(|| {
+            let mut fiber = ramie::spawn(|| 7);
+            assert!(poll_once(&mut fiber, &Waker::from(Arc::new(Panics))).is_pending());
+            while !fiber.is_finished() {
+                ramie::yield_now();
+            }
+            assert_eq!(fiber.join().unwrap(), 7);
+        });
     });
 }

@@ -499,3 +499,26 @@ fn a_subscriber_of_ones_own() {
         eventually("no span leaks", || LIVE.load(Ordering::Relaxed) == 0);
     });
 }
+
+/// A thread is back in its spans also if the main fiber could not be made.
+#[test]
+fn a_main_fiber_that_is_never_made() {
+    struct Stays;
+    impl Clone for Stays {
+        fn clone(&self) -> Self {
+            panic!("deliberate");
+        }
+    }
+    ramie::fiber_local! {
+        #[inherit]
+        static STAYS: Stays = Stays;
+    }
+    alone("a_main_fiber_that_is_never_made", || {
+        install();
+        let runtime = runtime(1);
+        STAYS.with(|_| ());
+        let _outer = info_span!("outer", n = 1_u64).entered();
+        assert!(catch_unwind(AssertUnwindSafe(|| runtime.run(|| ()))).is_err());
+        event(1, 1);
+    });
+}

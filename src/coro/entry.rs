@@ -212,16 +212,18 @@ where
     let (f, parent) = unsafe { load::<(F, P)>(place::<(F, P)>(fiber.as_ptr())) };
     let mut result = catch_unwind(AssertUnwindSafe(f));
     // SAFETY: the fiber is the one that runs.
-    if let (Ok(_), Err(panic)) = (&result, unsafe { destroy_locals(fiber) }) {
-        result = Err(panic);
-    }
-    // SAFETY: as above.
-    unsafe { keep_result(fiber, parent, result) };
-
+    unsafe { destroy_locals_into(fiber, &mut result) };
     if spans::followed() {
         // Those whose guards were leaked; the other fibers of this thread must not be in them.
         drop(spans::leave(Some(fiber)));
+        // The subscriber may have made new fiber-local values.
+        // SAFETY: as above.
+        unsafe { destroy_locals_into(fiber, &mut result) };
     }
+    // From here on no foreign code runs on the fiber, unless it is resumed to drop the result.
+    // SAFETY: as above.
+    unsafe { keep_result(fiber, parent, result) };
+
     if !fiber.header().ended.is_detached() {
         let after = match parent.children() {
             None => AfterSwitch::Ended,
@@ -288,6 +290,26 @@ unsafe fn destroy_locals(fiber: FiberPtr) -> thread::Result<()> {
     }
     // SAFETY: as the caller's.
     unsafe { destroy_locals_slow(fiber.header().locals()) }
+}
+
+/// Destroys the fiber-local values; the panic of a destructor takes the place of a result that is
+/// none.
+///
+/// # Safety
+/// As for [`destroy_locals`].
+#[inline]
+unsafe fn destroy_locals_into<T>(fiber: FiberPtr, result: &mut thread::Result<T>) {
+    // SAFETY: the caller's promise.
+    while let Err(panic) = unsafe { destroy_locals(fiber) } {
+        let unwanted = match result {
+            Ok(_) => std::mem::replace(result, Err(panic)),
+            Err(_) => Err(panic),
+        };
+        // Its destructor may make new values: hence the loop.
+        if catch_unwind(AssertUnwindSafe(|| drop(unwanted))).is_err() {
+            result_panicked();
+        }
+    }
 }
 
 /// # Safety

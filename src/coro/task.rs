@@ -46,10 +46,12 @@ pub(crate) fn forget(signal: &Signal) {
 pub(crate) unsafe fn wake(address: usize) {
     // SAFETY: the caller's promise.
     let waker = unsafe { from_address(address) };
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
-        // Its destructor might panic, too.
+    let told = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+    if let Err(panic) = told {
+        // Its destructor might panic, too, and so might the subscriber.
         std::mem::forget(panic);
-        tracing::error!("the waker of a task that awaits a fiber panicked");
+        let complain = || tracing::error!("the waker of a task that awaits a fiber panicked");
+        std::mem::forget(catch_unwind(complain));
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::op::{IOV_MAX, MAX_TRANSFER, Op};
 use crate::sched::{Detach, perform_fd, submit_fd_within, submit_within};
+use crate::sys::file;
 use crate::sys::socket::{Incoming, Outgoing, SockAddr, take_error};
 
 /// What std keeps in the kernel's socket, for all its descriptors, and a ring does not look at.
@@ -170,7 +171,9 @@ impl<S: Into<OwnedFd> + AsFd> Socket<S> {
         let mut addr = SockAddr::unknown();
         loop {
             let op = Op::Accept { fd: self.as_fd(), addr: &mut addr, flags: libc::SOCK_CLOEXEC };
-            let accepted = if self.is_nonblocking() {
+            // The mode is the socket's: another owner may have changed it back, and then the call
+            // would hold up the worker.
+            let accepted = if self.is_nonblocking() && file::is_nonblocking(self.as_fd()) {
                 perform_fd(op) // which then does not wait
             } else {
                 in_time(submit_fd_within(op, self.timeout(Way::Read)))

@@ -188,7 +188,10 @@ impl UnixListener {
     /// No connection is lost: one that was accepted when the request came is returned.
     pub fn accept(&self) -> io::Result<(UnixStream, SocketAddr)> {
         let (fd, addr) = self.0.accept()?;
-        Ok((UnixStream::bare(fd.into()), addr.to_unix()?))
+        let stream = UnixStream::bare(fd.into());
+        // std makes no address of a path of full length, but returns one that is asked for.
+        let addr = addr.to_unix().or_else(|_| stream.peer_addr())?;
+        Ok((stream, addr))
     }
 
     /// An endless iterator over the connections.
@@ -291,11 +294,15 @@ impl UnixDatagram {
 
     /// Receives one datagram, and says who has sent it. What does not fit into `buf` is lost.
     ///
+    /// Differs from std in that a sender whose path is as long as can be (108 bytes) is unnamed:
+    /// there is no way to make a [`SocketAddr`] of it.
+    ///
     /// # Errors
     /// Those of `recvmsg`.
     pub fn recv_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         let (n, addr) = self.0.recv_from(buf, 0)?;
-        Ok((n, addr.to_unix()?))
+        // The datagram has been taken, and is not to be lost for its sender's address.
+        Ok((n, addr.to_unix().or_else(|_| SocketAddr::from_pathname(""))?))
     }
 
     /// Receives one datagram. What does not fit into `buf` is lost.

@@ -281,11 +281,13 @@ impl Worker {
         self.stacks.borrow_mut().release();
     }
 
-    /// Runs fibers until `main`, a fiber of this worker that is ready, has ended.
+    /// Runs fibers until `main`, a fresh fiber of this worker, has ended. The thread has left its
+    /// spans.
     pub(crate) fn run_main(&self, main: FiberPtr) {
         self.main.set(Some(main));
         self.push_ready(main);
-        self.run(None);
+        // No foreign code in between: it might run fibers, and this one to its end.
+        self.run_loop(None);
         self.main.set(None);
     }
 
@@ -295,6 +297,11 @@ impl Worker {
     /// thread leaves its tracing spans for as long: they are not its fibers'.
     pub(crate) fn run(&self, deadline_ns: Option<u64>) {
         let spans = spans::leave(None);
+        self.run_loop(deadline_ns);
+        spans.enter(None);
+    }
+
+    fn run_loop(&self, deadline_ns: Option<u64>) {
         let entered = self.enter();
         self.shared.idle().enter();
         self.stop.set(false);
@@ -318,7 +325,6 @@ impl Worker {
         self.leave_search();
         self.shared.worker_gone(!self.fresh.is_empty());
         self.leave(entered);
-        spans.enter(None);
     }
 
     /// Runs one pass without ever waiting. Returns the number of resumes.

@@ -89,6 +89,13 @@ pub(crate) fn is_buffered(fd: BorrowedFd<'_>) -> bool {
     flags >= 0 && flags & libc::O_DIRECT == 0 && position(fd).is_some()
 }
 
+/// Whether the descriptor is in non-blocking mode. Never waits.
+pub(crate) fn is_nonblocking(fd: BorrowedFd<'_>) -> bool {
+    // SAFETY: no memory is passed; the descriptor is borrowed, hence open.
+    let flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) };
+    flags >= 0 && flags & libc::O_NONBLOCK != 0
+}
+
 /// Whether this is a plain file in memory (tmpfs, `memfd_create`), which is what can have seals.
 /// Never waits: unlike `fstatfs`, the question does not go to a file system.
 pub(crate) fn is_memory(fd: BorrowedFd<'_>) -> bool {

@@ -113,7 +113,8 @@ impl SockAddr {
     }
 
     /// # Errors
-    /// If this is no address of a Unix socket.
+    /// If this is no address of a Unix socket, or one whose path has full length: std makes none of
+    /// these.
     pub(crate) fn to_unix(self) -> io::Result<UnixAddr> {
         let len = (self.len as usize).min(ADDR_BYTES);
         // The kernel writes no address at all for the unnamed end of a stream.
@@ -279,6 +280,9 @@ impl fmt::Debug for IncomingMut<'_> {
 /// How many descriptors fit into one message (the kernel's `SCM_MAX_FD`).
 pub(crate) const FDS_MAX: usize = 253;
 
+/// A control message with a descriptor of the sending process, for sockets with `SO_PASSPIDFD`.
+const SCM_PIDFD: i32 = 4;
+
 /// Room for one control message that carries descriptors.
 #[repr(C, align(8))]
 pub(crate) struct Control {
@@ -350,11 +354,18 @@ impl Control {
                 break;
             }
             let stop = (at + message).min(end);
-            if header.cmsg_level == libc::SOL_SOCKET && header.cmsg_type == libc::SCM_RIGHTS {
+            let has_fds = matches!(header.cmsg_type, libc::SCM_RIGHTS | SCM_PIDFD);
+            if header.cmsg_level == libc::SOL_SOCKET && has_fds {
                 for number in self.bytes[at + data_at..stop].chunks_exact(size_of::<RawFd>()) {
                     let fd = RawFd::from_ne_bytes(number.try_into().expect("four bytes"));
+                    if fd < 0 {
+                        continue; // there was no descriptor for the sender
+                    }
                     // SAFETY: the kernel has installed it for us (the caller's promise).
-                    fds.push(unsafe { OwnedFd::from_raw_fd(fd) });
+                    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+                    if header.cmsg_type == libc::SCM_RIGHTS {
+                        fds.push(fd);
+                    }
                 }
             }
             at += message.next_multiple_of(size_of::<usize>());

@@ -97,6 +97,10 @@ impl<T> Messages<T> {
     /// `capacity` messages.
     pub(super) fn new(capacity: usize) -> Self {
         let fitting = BLOCK_BYTES / size_of::<T>().max(1);
+        Self::with_slots(fitting.min(capacity).clamp(1, SLOTS))
+    }
+
+    fn with_slots(slots: usize) -> Self {
         Self {
             head: ptr::null_mut(),
             tail: ptr::null_mut(),
@@ -105,9 +109,15 @@ impl<T> Messages<T> {
             len: 0,
             spare: ptr::null_mut(),
             spares: 0,
-            slots: fitting.min(capacity).clamp(1, SLOTS),
+            slots,
             _messages: PhantomData,
         }
+    }
+
+    /// Takes everything out. What is left takes the same blocks: somebody may be about to add one.
+    pub(super) fn take(&mut self) -> Self {
+        let empty = Self::with_slots(self.slots);
+        std::mem::replace(self, empty)
     }
 
     #[inline]
@@ -128,7 +138,7 @@ impl<T> Messages<T> {
 
     /// Adds a block of `slots()` slots for later use.
     pub(super) fn add_block(&mut self, block: FreeBlock<T>) {
-        debug_assert_eq!(block.slots, self.slots);
+        assert!(block.slots == self.slots, "a block of another queue's");
         self.keep(block.into_raw());
     }
 

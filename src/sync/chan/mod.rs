@@ -164,7 +164,7 @@ impl<T> Channel<T> {
         state.receivers -= 1;
         if state.receivers == 0 {
             let waiting = state.sending.claim_all();
-            let messages = std::mem::replace(&mut state.messages, Messages::new(0));
+            let messages = state.messages.take();
             drop(state);
             drop(waiting);
             drop(messages);
