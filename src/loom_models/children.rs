@@ -45,7 +45,7 @@ fn the_owner_leaves_after_all_children() {
         two_and_their_child(|frame| match frame.children.leave() {
             None => true,
             // Registered, it would be woken; loom needs no sleeping here.
-            Some(all_ended) => !all_ended.register(Waiter::Fiber(8)),
+            Some(all_ended) => !all_ended.register(Waiter::Fiber(64)),
         });
     });
 }
@@ -62,9 +62,9 @@ fn the_owner_is_woken_once() {
             thread::spawn(move || children.ended())
         };
         let threads = [ends(), ends()];
-        let waits = children.leave().is_some_and(|signal| signal.register(Waiter::Fiber(8)));
+        let waits = children.leave().is_some_and(|signal| signal.register(Waiter::Fiber(64)));
         let wakers = threads.map(|thread| thread.join().unwrap());
-        let woken = wakers.iter().filter(|waiter| **waiter == Waiter::Fiber(8)).count();
+        let woken = wakers.iter().filter(|waiter| **waiter == Waiter::Fiber(64)).count();
         assert_eq!(woken, usize::from(waits), "a wake-up is lost or doubled");
     });
 }
