@@ -53,7 +53,7 @@ impl Worker {
             }
             waiter => wake_waiter(waiter),
         }
-        // The fiber may be gone by now. One that never ran has no state (and this may be on a fiber).
+        // The fiber may be gone by now. One that never ran has no state, and a fiber calls this.
         if has_run {
             // SAFETY: it has ended, and this copy of its state is the one that is destroyed.
             unsafe { sanitize::destroy(self.sanitize.get(), &raw mut books) };
