@@ -61,6 +61,9 @@
 //! names the fiber, [`is_fiber`] says whether there is one. [`fiber_local!`] declares values of
 //! which every fiber has its own.
 //!
+//! [`sync`] is [`std::sync`] for fibers and threads mixed: locks, conditions, once-cells, channels,
+//! and more kinds of each than std has. [`select!`] waits for the first of several things.
+//!
 //! # Async code
 //! [`block_on`] runs a future on the calling fiber, which suspends where the future is pending;
 //! [`spawn_future`] gives it a fiber of its own. A [`JoinHandle`] is a future, so async code can
@@ -104,7 +107,8 @@
 //! - Nothing interrupts a fiber: one that computes for long keeps the others of its worker waiting.
 //!   Call [`yield_now`] now and then, or compute in [`unblock`].
 //! - Calls of std that block, block the worker with all its fibers. A [`std::sync::Mutex`] that is
-//!   held across a suspension may even stop it for good, when another of its fibers locks it.
+//!   held across a suspension may even stop it for good, when another of its fibers locks it; that
+//!   of [`sync`] may be held.
 //! - Two fibers of a worker interleave. What they share by way of their thread (a `RefCell` in a
 //!   `thread_local!`, a reference taken inside a scoped thread-local) must not be held across a
 //!   suspension. [`no_suspend`] turns a violation into a panic.
@@ -149,6 +153,7 @@ mod loom_models;
 mod runtime;
 #[expect(unsafe_code, reason = "L8: children borrow from the frame that waits for them")]
 mod scope;
+mod select;
 
 pub use cancel::is_cancelled;
 pub use driver::WakeMethod;

@@ -1,6 +1,7 @@
 //! Runtimes: the workers, and the way into and out of them.
 #![forbid(unsafe_code)]
 
+use crate::arch;
 use crate::coro::spans;
 use crate::driver::{WakeMethod, caps};
 use crate::fiber::{JoinHandle, create, spawn_external};
@@ -128,11 +129,19 @@ impl RuntimeBuilder {
     ///
     /// # Errors
     /// If the kernel refuses io_uring (the error says why and what to do), if there is no memory or
-    /// no descriptor left, if a number is out of range, and on a fiber.
+    /// no descriptor left, if a number is out of range, if the thread has a shadow stack (which
+    /// does not follow a switch), and on a fiber.
     pub fn build(self) -> io::Result<Runtime> {
         if current::worker().is_some() {
             return Err(io::Error::other(
                 "a runtime was built inside another one: build it on a plain thread",
+            ));
+        }
+        if arch::has_shadow_stack() {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "this thread has a shadow stack, which fibers cannot switch: start the program \
+                 without, for instance with GLIBC_TUNABLES=glibc.cpu.x86_shstk=off",
             ));
         }
         let workers = match self.workers {
@@ -207,11 +216,11 @@ fn describe(write: &mut dyn FnMut(&[u8])) {
 /// error that [`is_cancelled`](crate::is_cancelled) recognises), sleeps end early, and the fibers
 /// run until they have ended. If some have not ended when nothing moves any more, or after the
 /// [`shutdown_timeout`](RuntimeBuilder::shutdown_timeout), their stacks are leaked: nothing on them
-/// is ever dropped, and nothing they borrow is freed. So are those of the dropping thread's own
-/// fibers if it drops the runtime because it unwinds: a thread that unwinds runs no fibers.
+/// is ever dropped, and nothing they borrow is freed. [`join`](JoinHandle::join) on one of them
+/// returns an error.
 ///
-/// Dropped while its thread unwinds, a runtime asks its fibers to end and waits for nobody: those
-/// of worker 0, which cannot run there, are leaked at once.
+/// Dropped while its thread unwinds, or on a fiber of another runtime, a runtime asks its fibers to
+/// end and waits for nobody: those of worker 0, which cannot run there, are leaked at once.
 ///
 /// # Thread-local values
 /// A fiber may suspend inside the closure of `LocalKey::with` of a `thread_local!`, and relies on
@@ -368,7 +377,7 @@ impl Runtime {
         if current::worker().is_some() || std::thread::panicking() || self.worker.is_lost() {
             // The loop cannot be entered here; or fibers that ran on an unwinding thread could only
             // block it. What can be told to end, is.
-            shutdown::abandon(&self.worker)
+            shutdown::abandon(&self.worker, patience)
         } else {
             shutdown::shut_down(&self.worker, patience).fibers
         }

@@ -392,6 +392,115 @@ fn cancelling_races_with_start_and_end() {
     eventually("no fiber is left", || rt.metrics().live_fibers == 0);
 }
 
+/// Requests that nobody has reported yet are one, whoever makes them.
+#[test]
+fn requests_at_the_same_time_are_one() {
+    let _watchdog = watch::dog();
+    for workers in [1, 2] {
+        runtime(workers).run(|| {
+            for _ in 0..200 {
+                let ready = Arc::new(std::sync::Barrier::new(3));
+                let go = Arc::new(AtomicBool::new(false));
+                let asked = Arc::clone(&go);
+                let fiber = ramie::spawn(move || {
+                    ramie::cancel::shield(|| {
+                        while !asked.load(Ordering::SeqCst) {
+                            ramie::sleep(Duration::from_micros(10));
+                        }
+                    });
+                    ramie::cancel::check().unwrap_err();
+                    ramie::cancel::check().unwrap();
+                    ramie::fs::metadata("Cargo.toml").unwrap();
+                });
+                let fiber = Arc::new(fiber);
+                let askers: Vec<_> = (0..2)
+                    .map(|_| {
+                        let (fiber, ready) = (Arc::clone(&fiber), Arc::clone(&ready));
+                        std::thread::spawn(move || {
+                            ready.wait();
+                            fiber.cancel();
+                            fiber.cancel();
+                        })
+                    })
+                    .collect();
+                ready.wait();
+                for asker in askers {
+                    asker.join().unwrap();
+                }
+                go.store(true, Ordering::SeqCst);
+                Arc::into_inner(fiber).unwrap().join().unwrap();
+            }
+        });
+    }
+}
+
+#[test]
+fn a_request_in_no_suspend_is_found_by_the_next_wait() {
+    let _watchdog = watch::dog();
+    runtime(2).run(|| {
+        let inside = Arc::new(AtomicUsize::new(0));
+        let theirs = Arc::clone(&inside);
+        let fiber = ramie::Builder::new().worker(1).spawn(move || {
+            ramie::no_suspend(|| {
+                theirs.store(1, Ordering::SeqCst);
+                while theirs.load(Ordering::SeqCst) != 2 {
+                    std::hint::spin_loop();
+                }
+                assert!(ramie::cancel::is_requested());
+            });
+            ramie::fs::metadata("Cargo.toml").unwrap_err();
+            ramie::fs::metadata("Cargo.toml").unwrap();
+        });
+        let fiber = fiber.unwrap();
+        eventually("it is inside", || inside.load(Ordering::SeqCst) == 1);
+        fiber.cancel();
+        inside.store(2, Ordering::SeqCst);
+        fiber.join().unwrap();
+    });
+}
+
+/// The one that joins is asked: the other one goes on, and its result arrives.
+#[test]
+fn cancelling_a_fiber_that_joins_another() {
+    let _watchdog = watch::dog();
+    for workers in [1, 2] {
+        runtime(workers).run(|| {
+            let (mut reader, writer) = pipe();
+            let inner = ramie::spawn(move || reader.read(&mut [0]));
+            let outer = ramie::spawn(move || {
+                assert_eq!(inner.join().unwrap().unwrap(), 0);
+                ramie::cancel::check().unwrap_err();
+            });
+            ramie::sleep(2 * MS);
+            outer.cancel();
+            ramie::sleep(2 * MS);
+            assert!(!outer.is_finished());
+            drop(writer);
+            outer.join().unwrap();
+        });
+    }
+}
+
+#[test]
+fn cancel_join_returns_what_there_is() {
+    let _watchdog = watch::dog();
+    for workers in [1, 2] {
+        runtime(workers).run(|| {
+            // Fresh, waiting, ended, panicked.
+            assert_eq!(ramie::spawn(|| 1).cancel_join().unwrap(), 1);
+            let fiber = ramie::spawn(|| ramie::sleep(HOUR));
+            ramie::sleep(MS);
+            fiber.cancel_join().unwrap();
+            let fiber = ramie::spawn(|| 2);
+            eventually("it ends", || fiber.is_finished());
+            assert_eq!(fiber.cancel_join().unwrap(), 2);
+            let fiber = ramie::spawn(|| std::panic::resume_unwind(Box::new(3)));
+            let fiber: ramie::JoinHandle<()> = fiber;
+            assert_eq!(*fiber.cancel_join().unwrap_err().downcast::<i32>().unwrap(), 3);
+        });
+    }
+}
+
 fn set_nonblocking(file: &ramie::fs::File) {
     use std::os::fd::AsRawFd;
     // SAFETY: only changes the flags of an open descriptor.

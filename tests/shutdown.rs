@@ -5,8 +5,10 @@ mod common;
 use common::process::{fds, threads};
 use common::{eventually, isolated, runtime, watch};
 use ramie::{JoinHandle, Runtime};
+use std::cell::Cell;
 use std::io::Read;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -148,11 +150,11 @@ fn parked_fibers_are_leaked() {
         let first: &JoinHandle<()> = &fibers[0];
         first.cancel();
         first.fiber().unpark();
-        assert!(!first.is_finished());
+        assert!(first.is_finished(), "nobody has to wait for it");
         assert!(!dropped.load(Ordering::SeqCst), "nothing of theirs is dropped");
         let mut fibers = fibers.into_iter();
         let late = fibers.next().unwrap().join_timeout(5 * MS);
-        assert!(late.is_err(), "nor do they end");
+        assert!(late.expect("they are given up").is_err(), "they have not ended");
         drop(fibers);
         assert!(!dropped.load(Ordering::SeqCst));
     }
@@ -386,6 +388,29 @@ fn closes_that_are_put_off_survive_the_end() {
             });
             drop(rt);
             assert_eq!(fds(), before, "round {round}");
+        }
+        // Those that somebody waits for. The end comes in the pass in which they begin.
+        for round in 0..20 {
+            let rt = runtime(1);
+            let (go, open) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(0)));
+            rt.run(|| {
+                for _ in 0..50 {
+                    let (path, go, open) = (path.clone(), Rc::clone(&go), Rc::clone(&open));
+                    drop(ramie::spawn_local(move || {
+                        let file = ramie::fs::File::open(path).unwrap();
+                        open.set(open.get() + 1);
+                        while !go.get() {
+                            ramie::yield_now();
+                        }
+                        file.close().expect("it is closed");
+                        open.set(open.get() - 1);
+                    }));
+                }
+                eventually("all are open", || open.get() == 50);
+                go.set(true);
+            });
+            drop(rt);
+            assert_eq!((fds(), open.get()), (before, 0), "round {round}");
         }
         let merged = std::ffi::CString::new(dir.path().join("merged").to_str().unwrap()).unwrap();
         // SAFETY: reads the string.

@@ -116,7 +116,10 @@ fn report(complaints: &[String]) {
 /// Lines that are too wide. Addresses and the rows of tables cannot be broken.
 fn too_wide(text: &str) -> Vec<usize> {
     let wide = |line: &str| {
-        line.chars().count() > MAX_COLUMNS && !line.contains("://") && !line.contains("//! |")
+        line.chars().count() > MAX_COLUMNS
+            && !line.contains("://")
+            && !line.contains("//! |")
+            && !line.contains("/// |")
     };
     text.lines().zip(1..).filter(|(line, _)| wide(line)).map(|(_, number)| number).collect()
 }

@@ -22,8 +22,9 @@
 //! control words, not the signal mask (see `asm/README.md`).
 //!
 //! Beside the context: `get_current()` and `set_current(word)`, one word per thread, 0 at first,
-//! whose address the compiler cannot keep across a switch; and `has_shadow_stack()`, by which the
-//! runtime can refuse to start on a thread where the switch would fault.
+//! whose address the compiler cannot keep across a switch; `has_shadow_stack()`, by which the
+//! runtime can refuse to start on a thread where the switch would fault; and `prefetch(address)`,
+//! for fibers that are about to be resumed after a long time.
 //!
 //! # Who chooses
 //!
@@ -57,7 +58,7 @@ use riscv64 as chosen;
 #[cfg(switch = "x86_64")]
 use x86_64 as chosen;
 
-pub(crate) use chosen::{Context, get_current, set_current};
+pub(crate) use chosen::{Context, get_current, prefetch, set_current};
 
 /// A fiber's body. A type, not the address of a function, so that it is inlined into the fiber's
 /// start.
@@ -69,8 +70,13 @@ pub(crate) trait Entry {
     unsafe fn enter(arg: *mut (), word: usize) -> usize;
 }
 
+/// The stack pointer of the caller, or an address near it.
+#[inline(always)]
+pub(crate) fn stack_pointer() -> usize {
+    chosen::stack_pointer()
+}
+
 /// Whether this thread has a shadow stack, so that a return after a switch would fault.
-#[cfg_attr(not(test), expect(dead_code, reason = "the runtime is to ask this before it starts"))]
 #[inline]
 pub(crate) fn has_shadow_stack() -> bool {
     chosen::has_shadow_stack()

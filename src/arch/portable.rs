@@ -115,6 +115,18 @@ pub(crate) fn set_current(word: usize) {
     with_slot(|slot| slot.set(black_box(word)));
 }
 
+/// Asks for the cache line at an address, which may be any: a hint that is not taken.
+#[allow(dead_code, reason = "no part of what the tests compare")]
+#[inline(always)]
+pub(crate) fn prefetch(_address: *const ()) {}
+
+/// An address in the caller's frame, or near it; under AddressSanitizer, locals may lie elsewhere.
+#[inline(always)]
+pub(crate) fn stack_pointer() -> usize {
+    let here = 0_u8;
+    std::hint::black_box(&raw const here).addr()
+}
+
 /// Whether a shadow stack is in the way; nobody asks corosensei.
 #[inline]
 pub(crate) fn has_shadow_stack() -> bool {

@@ -193,6 +193,19 @@ pub(crate) fn set_current(word: usize) {
     }
 }
 
+/// Asks for the cache line at an address, which may be any: a hint that is not taken.
+#[inline(always)]
+pub(crate) fn prefetch(_address: *const ()) {}
+
+/// The stack pointer, in whatever frame this is inlined into.
+#[inline(always)]
+pub(crate) fn stack_pointer() -> usize {
+    let pointer: usize;
+    // SAFETY: reads a register.
+    unsafe { asm!("mv {0}, sp", out(reg) pointer, options(nomem, nostack, preserves_flags)) };
+    pointer
+}
+
 /// Whether this thread has a shadow stack, which the switch does not change. There is no harmless
 /// way to ask on RISC-V, where Linux gives one only to programs that request it.
 #[inline]

@@ -166,6 +166,28 @@ pub(crate) fn set_current(word: usize) {
     }
 }
 
+/// Asks for the cache line at `address`, which may be any: a hint.
+#[inline(always)]
+pub(crate) fn prefetch(address: *const ()) {
+    // SAFETY: changes no register and no memory, and does not fault.
+    unsafe {
+        asm!(
+            "prefetcht0 byte ptr [{}]",
+            in(reg) address,
+            options(nostack, preserves_flags, readonly)
+        );
+    }
+}
+
+/// The stack pointer, in whatever frame this is inlined into.
+#[inline(always)]
+pub(crate) fn stack_pointer() -> usize {
+    let pointer: usize;
+    // SAFETY: reads a register.
+    unsafe { asm!("mov {0}, rsp", out(reg) pointer, options(nomem, nostack, preserves_flags)) };
+    pointer
+}
+
 /// Whether this thread has a shadow stack, which the switch does not change: the first return after
 /// one would fault. `rdsspq` does nothing where there is none.
 #[inline]

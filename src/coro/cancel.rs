@@ -28,6 +28,8 @@ const SHIELDED: u8 = 2;
 const DUE: u8 = 4;
 /// What was reported last was a request.
 const REPORTED_LAST: u8 = 8;
+/// A wait that reports nothing has ended early because of what there is to report.
+const NOTICED: u8 = 16;
 
 /// One fiber's cancel requests; see the module's head.
 #[derive(Debug)]
@@ -97,12 +99,14 @@ impl Cancel {
 
     /// The request has been reported.
     pub(crate) fn reported(&self) {
+        self.set_own(NOTICED, false);
         self.set_own(REPORTED_LAST, true);
         self.bits.fetch_and(!REQUESTED, Ordering::AcqRel);
     }
 
     /// Something else has been reported.
     pub(crate) fn reported_other(&self) {
+        self.set_own(NOTICED, false);
         self.set_own(REPORTED_LAST, false);
     }
 
@@ -116,7 +120,20 @@ impl Cancel {
     /// What the fiber's bounds come to.
     pub(crate) fn set_bounds(&self, shielded: bool, due: bool) {
         self.set_own(SHIELDED, shielded);
+        if due && self.own.load(Ordering::Relaxed) & DUE == 0 {
+            self.set_own(NOTICED, false);
+        }
         self.set_own(DUE, due);
+    }
+
+    /// Whether `notice` was called for what there is to report.
+    pub(crate) fn is_noticed(&self) -> bool {
+        self.own.load(Ordering::Relaxed) & NOTICED != 0
+    }
+
+    /// A wait of a kind that reports nothing has ended early: the next ones need not.
+    pub(crate) fn notice(&self) {
+        self.set_own(NOTICED, true);
     }
 
     fn set_own(&self, bit: u8, on: bool) {

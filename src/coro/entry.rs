@@ -135,11 +135,17 @@ impl Parent for ChildOf {
 /// Nothing runs and nothing is published yet. The closure may be run on another thread than the
 /// caller's if the caller hands the fiber over to one; its being `Send` is the caller's concern.
 #[inline]
-pub(crate) fn create<F, T>(stack: Stack, id: u64, name: Option<Arc<str>>, f: F) -> FiberPtr
+pub(crate) fn create<F, T>(
+    stack: Stack,
+    id: u64,
+    home: *mut (),
+    name: Option<Arc<str>>,
+    f: F,
+) -> FiberPtr
 where
     F: FnOnce() -> T,
 {
-    create_child::<F, T, NoParent>(stack, id, name, f, NoParent)
+    create_child::<F, T, NoParent>(stack, id, home, name, f, NoParent)
 }
 
 /// As [`create`], for a fiber that has a parent.
@@ -147,6 +153,7 @@ where
 pub(crate) fn create_child<F, T, P>(
     stack: Stack,
     id: u64,
+    home: *mut (),
     name: Option<Arc<str>>,
     f: F,
     parent: P,
@@ -165,7 +172,7 @@ where
     // only.
     unsafe {
         store(place::<(F, P)>(header), (f, parent));
-        Header::init(header, &stack, id, name);
+        Header::init(header, &stack, id, home, name);
         let fiber = FiberPtr::new(NonNull::new_unchecked(header));
         let context = fiber.context();
         Context::init::<Body<F, T, P>>(context, frames, || stack.limit(), header.cast());

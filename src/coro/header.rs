@@ -24,6 +24,7 @@
 //! |----------------------------------------------|-----------------------------------------------|
 //! | `context`, `next`, `started`, `waiting`, `no_suspend`, `bounds` | the holder                 |
 //! | `locals`, `owns`                             | the fiber itself                              |
+//! | `awaited`                                    | the join handle                               |
 //! | closure and result (the memory)              | the holder; the join handle once `ended` is set |
 //! | `token`, `ended`, `refs`, `cancel`, `home`   | any thread that keeps the fiber alive         |
 //! | `name`, `id`, `kept`, `stack_class`          | written before the fiber is published         |
@@ -73,8 +74,8 @@ pub(crate) struct Header {
     pub(crate) context: UnsafeCell<MaybeUninit<Context>>,
     /// The link of the run queue the fiber is in.
     pub(crate) next: Cell<Option<FiberPtr>>,
-    /// The home worker's `sched::Remote`, null while it is open which worker will start the fiber.
-    /// Opaque to this layer.
+    /// The home worker's `sched::Remote`; while it is open which worker will start the fiber, the
+    /// runtime. Opaque to this layer.
     pub(crate) home: AtomicPtr<()>,
     /// The park token: `unpark` sets it.
     pub(crate) token: Signal,
@@ -91,6 +92,8 @@ pub(crate) struct Header {
     pub(crate) panicked: Cell<bool>,
     /// Whether it has been resumed.
     pub(crate) started: Cell<bool>,
+    /// Whether its join handle is in the list of `sched/lost`.
+    pub(crate) awaited: Cell<bool>,
     /// Whether `name` or `locals` may own something.
     owns: Cell<bool>,
     /// `KEPT` if what follows has been written: a page that was never used reads as zeroes.
@@ -128,7 +131,13 @@ impl Header {
     /// `this` is the place of every header on this stack, in its highest `HIGHEST` bytes; the stack
     /// is unused, and what lies there has been left by another header, or is zero.
     #[inline]
-    pub(super) unsafe fn init(this: *mut Self, stack: &Stack, id: u64, name: Option<Arc<str>>) {
+    pub(super) unsafe fn init(
+        this: *mut Self,
+        stack: &Stack,
+        id: u64,
+        home: *mut (),
+        name: Option<Arc<str>>,
+    ) {
         // SAFETY: the caller's promise. A header that was left is one of a fiber that has ended;
         // then `release` has emptied what it owned.
         unsafe {
@@ -138,7 +147,7 @@ impl Header {
             if (&raw const (*this).kept).read_volatile() != KEPT {
                 Self::init_kept(this, stack);
             }
-            (&raw mut (*this).home).write(AtomicPtr::new(ptr::null_mut()));
+            (&raw mut (*this).home).write(AtomicPtr::new(home));
             (&raw mut (*this).token).write(Signal::new());
             (&raw mut (*this).ended).write(Signal::new());
             (&raw mut (*this).refs).write(AtomicU32::new(1));
@@ -146,6 +155,7 @@ impl Header {
             (&raw mut (*this).cancel).write(Cancel::new());
             (&raw mut (*this).panicked).write(Cell::new(false));
             (&raw mut (*this).started).write(Cell::new(false));
+            (&raw mut (*this).awaited).write(Cell::new(false));
             (&raw mut (*this).owns).write(Cell::new(name.is_some()));
             (&raw mut (*this).sanitize).write(UnsafeCell::new(sanitize::FiberState::new(stack)));
             if name.is_some() {

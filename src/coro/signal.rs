@@ -7,13 +7,14 @@
 //! | a waiter        | has not happened; this fiber or thread is off its stack      | `set`, `unregister` |
 //! | a task          | has not happened; this waker is to be told                   | `set`, `unregister_task`, `detach` |
 //! | `DETACHED`      | nobody will ask (again), whether it has happened or not      | `set`   |
+//! | `LOST`          | will never happen                                            | `detach` |
 //!
 //! Invariants.
 //! 1. At most one waiter is registered at a time.
 //! 2. A fiber is registered only by the idle context of its worker, after the fiber has left its
 //!    stack: whoever takes the waiter out may resume it at once.
-//! 3. A waiter is taken out exactly once, by `set` or by `unregister`, and whoever took it out, and
-//!    nobody else, makes it ready again. So no wake-up is lost and none is doubled.
+//! 3. A waiter is taken out exactly once, by `set`, `lose` or `unregister`, and whoever took it
+//!    out, and nobody else, makes it ready again. So no wake-up is lost and none is doubled.
 //!    A task is taken out exactly once, too, and with its waker: who took it out owns that.
 //! 4. `set` is final until the waiting side calls `take`: a later `register` fails and the waiter
 //!    does not wait.
@@ -34,6 +35,7 @@ use crate::atomic::{AtomicUsize, Ordering};
 const EMPTY: usize = 0;
 const SET: usize = 1;
 const DETACHED: usize = 2;
+const LOST: usize = 3;
 /// Set in the word of a task, beside its waker's address. All waiters are at 8-aligned addresses.
 const TASK: usize = 2;
 /// Set in the word of a thread's waiter. A fiber's has no flag.
@@ -60,7 +62,7 @@ pub(crate) enum Waiter {
 impl Waiter {
     fn from_word(word: usize) -> Self {
         match word {
-            EMPTY | SET => Self::None,
+            EMPTY | SET | LOST => Self::None,
             DETACHED => Self::Detached,
             word if word & THREAD != 0 => Self::Thread(word & !FLAGS),
             word if word & TASK != 0 => Self::Task(word & !FLAGS),
@@ -91,7 +93,7 @@ impl Waiter {
 /// What [`Signal::detach`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Before {
-    /// It has not happened; nobody was registered.
+    /// It has not happened, and perhaps never will; nobody was registered.
     Nothing,
     /// It has not happened; this task, now the caller's, was registered.
     Task(usize),
@@ -128,14 +130,21 @@ impl Signal {
         self.0.load(Ordering::Acquire) == DETACHED
     }
 
-    /// Registers the one waiter; `false` when it has happened already (and `waiter` stays out).
+    /// Whether it will never happen.
+    #[inline]
+    pub(crate) fn is_lost(&self) -> bool {
+        self.0.load(Ordering::Acquire) == LOST
+    }
+
+    /// Registers the one waiter; `false` when it has happened already, or never will (and `waiter`
+    /// stays out).
     #[inline]
     pub(crate) fn register(&self, waiter: Waiter) -> bool {
         match self.0.compare_exchange(EMPTY, waiter.to_word(), Ordering::AcqRel, Ordering::Acquire)
         {
             Ok(_) => true,
             Err(word) => {
-                assert!(word == SET, "two waiters on one signal (invariant 1)");
+                assert!(word == SET || word == LOST, "two waiters on one signal (invariant 1)");
                 false
             }
         }
@@ -148,7 +157,7 @@ impl Signal {
         match self.0.compare_exchange(EMPTY, stays, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => true,
             Err(word) => {
-                assert!(word == SET, "two waiters on one signal (invariant 1)");
+                assert!(word == SET || word == LOST, "two waiters on one signal (invariant 1)");
                 false
             }
         }
@@ -162,7 +171,7 @@ impl Signal {
             self.0.store(fiber | STAYS, Ordering::Relaxed);
             return true;
         }
-        assert!(word == SET, "two waiters on one signal (invariant 1)");
+        assert!(word == SET || word == LOST, "two waiters on one signal (invariant 1)");
         false
     }
 
@@ -191,6 +200,21 @@ impl Signal {
         Waiter::from_word(self.0.swap(SET, Ordering::AcqRel))
     }
 
+    /// It will never happen: whoever would have called `set` is gone. The waiter that comes back is
+    /// the caller's to make ready (invariant 3).
+    pub(crate) fn lose(&self) -> Waiter {
+        let mut word = self.0.load(Ordering::Acquire);
+        loop {
+            if matches!(word, SET | DETACHED | LOST) {
+                return Waiter::None;
+            }
+            match self.0.compare_exchange(word, LOST, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Waiter::from_word(word),
+                Err(seen) => word = seen,
+            }
+        }
+    }
+
     /// Forgets that it has happened, and says whether it had. Only for the waiting side, while it
     /// is not registered.
     #[inline]
@@ -212,7 +236,7 @@ impl Signal {
     #[inline]
     pub(crate) fn detach(&self) -> Before {
         match self.0.swap(DETACHED, Ordering::AcqRel) {
-            EMPTY => Before::Nothing,
+            EMPTY | LOST => Before::Nothing,
             SET => Before::Set,
             DETACHED => Before::Detached,
             word => match Waiter::from_word(word) {

@@ -70,6 +70,19 @@ impl Caps {
 
 /// The first of `candidates` that wakes a ring of this kernel, tried once per process.
 pub(crate) fn wake_method(candidates: &[WakeMethod]) -> io::Result<WakeMethod> {
+    let mut failed = Vec::new();
+    let found = test_wake_methods(candidates, &mut failed);
+    // Without the lock: a subscriber may build a runtime.
+    for method in failed {
+        tracing::info!(?method, "a sleeping worker cannot be woken this way here");
+    }
+    found
+}
+
+fn test_wake_methods(
+    candidates: &[WakeMethod],
+    failed: &mut Vec<WakeMethod>,
+) -> io::Result<WakeMethod> {
     static TESTED: Mutex<Vec<(WakeMethod, bool)>> = Mutex::new(Vec::new());
     let mut tested = TESTED.lock().unwrap_or_else(PoisonError::into_inner);
     for &method in candidates {
@@ -80,7 +93,7 @@ pub(crate) fn wake_method(candidates: &[WakeMethod]) -> io::Result<WakeMethod> {
                 let works = super::uring::self_test(method)?;
                 tested.push((method, works));
                 if !works {
-                    tracing::info!(?method, "a sleeping worker cannot be woken this way here");
+                    failed.push(method);
                 }
                 works
             }

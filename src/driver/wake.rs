@@ -119,16 +119,28 @@ pub(crate) enum Waker {
 
 impl Waker {
     /// Ends the wait of the worker that owns `word`. A system call; about 10 us if its core sleeps.
-    pub(crate) fn poke(self, word: &SleepWord) {
+    /// Returns whether the kernel took it.
+    pub(crate) fn poke(self, word: &SleepWord) -> bool {
         match self {
             // All who wait there: the kernel takes its time to end a ring that was dropped, and
             // until then that ring's wait is on the word, which a new worker may have got
             // meanwhile. A single wake could go to the dead.
-            Self::Futex => crate::sys::futex::wake(word.word(), i32::MAX),
-            Self::MsgRing(fd) => {
-                ring::post(fd, super::uring::TAG_WAKE);
+            Self::Futex => {
+                crate::sys::futex::wake(word.word(), i32::MAX);
+                true
             }
+            Self::MsgRing(fd) => ring::post(fd, super::uring::TAG_WAKE),
             Self::EventFd(fd) => ring::signal_eventfd(fd),
+        }
+    }
+
+    /// As `poke`, of a worker that will sleep for ever otherwise.
+    pub(crate) fn poke_surely(self, word: &SleepWord) {
+        if !self.poke(word) {
+            // It worked in the self-test, and what it needs is there until the worker has retired.
+            let error = std::io::Error::last_os_error();
+            eprintln!("ramie: a sleeping worker cannot be woken any more: {error}");
+            std::process::abort();
         }
     }
 }

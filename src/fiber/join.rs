@@ -2,10 +2,11 @@
 
 use super::handle::{Fiber, Inner, release};
 use crate::coro::signal::Before;
-use crate::coro::{FiberPtr, OnCancel, entry, task};
+use crate::coro::{FiberPtr, entry, task};
 use crate::sched::remote::{Cancelled, Remote};
-use crate::sched::{self, current};
+use crate::sched::{self, current, lost};
 use crate::sys::clock;
+use std::any::Any;
 use std::fmt;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
@@ -67,7 +68,8 @@ impl<T> JoinHandle<T> {
     /// panic.
     ///
     /// # Errors
-    /// The payload of the panic, if the fiber panicked.
+    /// The payload of the panic, if the fiber panicked. If it will never end, because its runtime
+    /// was shut down and has leaked it: a `&'static str` that says so.
     ///
     /// # Panics
     /// If the handle was awaited before, and has returned the result.
@@ -81,7 +83,9 @@ impl<T> JoinHandle<T> {
         if !ended.is_set() {
             self.forget_task();
             while !ended.is_set() {
-                sched::join(fiber);
+                if !lost::join(fiber) {
+                    return Err(lost_message());
+                }
             }
         }
         self.take()
@@ -100,7 +104,7 @@ impl<T> JoinHandle<T> {
             Ok(self.take())
         } else {
             self.check_result();
-            Err(self)
+            if lost::is_lost(self.ptr()) { Ok(Err(lost_message())) } else { Err(self) }
         }
     }
 
@@ -117,7 +121,9 @@ impl<T> JoinHandle<T> {
         let ended = &fiber.header().ended;
         self.forget_task();
         while !ended.is_set() && clock::now_ns() < deadline_ns {
-            sched::wait(ended, Some(deadline_ns), OnCancel::Ignore);
+            if !lost::wait_for_end(fiber, Some(deadline_ns)) {
+                break;
+            }
             if current::worker().is_some_and(|worker| worker.is_draining()) {
                 break;
             }
@@ -125,12 +131,12 @@ impl<T> JoinHandle<T> {
         self.try_join()
     }
 
-    /// Whether the fiber has ended, so that `join` would not wait.
+    /// Whether the fiber has ended, or never will, so that `join` would not wait.
     #[inline]
     pub fn is_finished(&self) -> bool {
         let fiber = self.ptr();
         let ended = &fiber.header().ended;
-        ended.is_set() || ended.is_detached()
+        ended.is_set() || ended.is_detached() || lost::is_lost(fiber)
     }
 
     /// The fiber, to name it or to unpark it.
@@ -182,6 +188,7 @@ impl<T> JoinHandle<T> {
     fn forget_task(&self) {
         self.check_result();
         task::forget(&self.ptr().header().ended);
+        lost::unlist(self.ptr());
     }
 
     /// The handle is the only one that detaches the signal; while there is a handle, that means
@@ -198,6 +205,7 @@ impl<T> JoinHandle<T> {
     #[inline]
     fn take(self) -> thread::Result<T> {
         let fiber = ManuallyDrop::new(self).ptr();
+        lost::unlist(fiber);
         // SAFETY: it has ended, `T` is its result type, and the handle, which is gone, was the only
         // one that may take it.
         let result = unsafe { entry::take_result::<T>(fiber) };
@@ -210,6 +218,7 @@ impl<T> JoinHandle<T> {
 impl<T> Drop for JoinHandle<T> {
     fn drop(&mut self) {
         let fiber = self.ptr();
+        lost::unlist(fiber);
         match fiber.header().ended.detach() {
             Before::Nothing => {}
             // SAFETY: as in `take`.
@@ -235,8 +244,12 @@ impl<T> Future for JoinHandle<T> {
         let ended = &fiber.header().ended;
         if !ended.is_set() {
             self.check_result();
-            if task::watch(ended, context.waker()) {
+            lost::list(fiber);
+            if !lost::is_lost(fiber) && task::watch(ended, context.waker()) {
                 return Poll::Pending;
+            }
+            if !ended.is_set() {
+                return Poll::Ready(Err(lost_message()));
             }
         }
         // SAFETY: it has ended, `T` is its result type, and the handle is the only one that may
@@ -251,6 +264,13 @@ impl<T> fmt::Debug for JoinHandle<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("JoinHandle").field("fiber", &*self.fiber).finish_non_exhaustive()
     }
+}
+
+/// What joining a fiber returns that will never end. The handle is dropped as always: the reference
+/// that it shares with the fiber stays.
+#[cold]
+fn lost_message() -> Box<dyn Any + Send> {
+    Box::new("the runtime was shut down before the fiber ended")
 }
 
 fn request_cancel(fiber: FiberPtr) {

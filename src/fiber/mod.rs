@@ -16,6 +16,7 @@ pub use join::JoinHandle;
 pub use spawn::{Builder, spawn, spawn_local};
 pub(crate) use spawn::{create, heir, no_runtime, no_stack, spawn_external};
 
+use crate::arch;
 use crate::coro::{FiberPtr, OnCancel};
 use crate::sched::{self, cancel, current};
 use crate::sys::clock;
@@ -186,8 +187,7 @@ pub fn no_suspend<T>(f: impl FnOnce() -> T) -> T {
 #[inline(never)]
 pub fn stack_remaining() -> Option<usize> {
     let (_, fiber) = current::fiber()?;
-    let here = 0_u8;
     // SAFETY: only looked at.
     let limit = unsafe { fiber.stack() }.limit();
-    Some((&raw const here).addr().saturating_sub(limit.addr()))
+    Some(arch::stack_pointer().saturating_sub(limit.addr()))
 }

@@ -3,7 +3,7 @@
 use super::JoinHandle;
 use crate::coro::{FiberPtr, entry};
 use crate::local;
-use crate::sched::{Shared, Worker, current};
+use crate::sched::{Remote, Shared, Worker, current};
 use crate::scope::{Scope, ScopedJoinHandle};
 use crate::stack::{self, Stack};
 use std::io;
@@ -303,7 +303,8 @@ where
     static NEXT: AtomicU64 = AtomicU64::new(u64::MAX);
     let inheritance = local::inheritance();
     let stack = shared.stacks().alloc()?;
-    let fiber = entry::create(stack, NEXT.fetch_sub(1, Ordering::Relaxed), None, f);
+    let id = NEXT.fetch_sub(1, Ordering::Relaxed);
+    let fiber = entry::create(stack, id, Remote::none_yet(shared), None, f);
     // SAFETY: just made.
     unsafe { inheritance.give(fiber) };
     match shared.spawn_external(fiber) {

@@ -16,6 +16,7 @@ mod idle;
 mod inbox;
 mod signal;
 mod sleep;
+mod sync;
 mod task;
 
 use loom::model::Builder;

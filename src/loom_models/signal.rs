@@ -287,3 +287,51 @@ impl Token for Unordered {
 fn canary_relaxed_token() {
     must_fail(3, "", park_until_all_is_done::<Unordered>);
 }
+
+/// `sched/lost.rs`: a thread lists what it waits for, looks whether the home is gone, and waits;
+/// the home says that it goes, and then looks at the list. `looks`: whether the thread does.
+fn wait_for_what_is_lost(looks: bool) {
+    struct Lost {
+        ended: Signal,
+        gone: AtomicUsize,
+        listed: loom::sync::Mutex<bool>,
+        woken: AtomicUsize,
+    }
+    let lost = Arc::new(Lost {
+        ended: Signal::new(),
+        gone: AtomicUsize::new(0),
+        listed: loom::sync::Mutex::new(false),
+        woken: AtomicUsize::new(0),
+    });
+    let home = {
+        let lost = Arc::clone(&lost);
+        thread::spawn(move || {
+            lost.gone.store(1, Release);
+            let waiter = match *lost.listed.lock().unwrap() {
+                true => lost.ended.lose(),
+                false => Waiter::None,
+            };
+            if waiter == FIBER {
+                lost.woken.fetch_add(1, Relaxed);
+            }
+        })
+    };
+    *lost.listed.lock().unwrap() = true;
+    let waits = !(looks && lost.gone.load(Acquire) == 1) && lost.ended.register(FIBER);
+    home.join().unwrap();
+    assert_eq!(lost.woken.load(Relaxed), usize::from(waits), "it waits for ever");
+    assert!(!lost.ended.is_set());
+    assert!(lost.ended.is_lost() || lost.gone.load(Relaxed) == 1);
+    lost.ended.unregister(FIBER);
+    assert_eq!(lost.ended.detach(), Before::Nothing, "the result of a lost fiber is nobody's");
+}
+
+#[test]
+fn who_waits_for_a_lost_fiber_is_told() {
+    check(3, || wait_for_what_is_lost(true));
+}
+
+#[test]
+fn canary_list_and_wait() {
+    must_fail(3, "it waits for ever", || wait_for_what_is_lost(false));
+}

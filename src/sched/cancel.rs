@@ -14,6 +14,9 @@ use crate::coro::{Bound, Bounds, FiberPtr, OnCancel, Timer, TimerPtr, Waiter};
 use crate::sys::clock::{self, NEVER};
 use std::io;
 
+/// Timers fired at once.
+const FIRE_BATCH: usize = 16;
+
 thread_local! {
     /// The bounds of code that is on no fiber.
     static THREAD: Bounds = const { Bounds::new() };
@@ -63,9 +66,37 @@ impl Worker {
         }
     }
 
+    /// Ends the waits whose time has come by `now_ns`.
+    pub(super) fn fire_timers_until(&self, now_ns: u64) {
+        loop {
+            // Several at a time: while the memory of one is on its way, so is that of the next.
+            let mut due = [None; FIRE_BATCH];
+            let mut timers = self.timers.borrow_mut();
+            due.iter_mut().for_each(|due| *due = timers.pop_due(now_ns));
+            drop(timers);
+            for timer in due {
+                let Some(timer) = timer else { return };
+                timer.set_removed();
+                self.fire(timer);
+            }
+        }
+    }
+
+    fn fire(&self, timer: TimerPtr) {
+        let fiber = timer.fiber();
+        if timer.is_of_bound() {
+            self.fire_bound(timer);
+        } else if let Waiting::Signal(signal, _) = fiber.header().waiting.get() {
+            // SAFETY: as in `cancel_wait`.
+            if unsafe { signal.as_ref() }.unregister(Waiter::Fiber(fiber.address())) {
+                self.ready.push(fiber);
+            }
+        }
+    }
+
     /// The deadline of a bound has come: `timer` is out of the heap.
     #[cold]
-    pub(super) fn fire_bound(&self, timer: TimerPtr) {
+    fn fire_bound(&self, timer: TimerPtr) {
         // A runtime that shuts down ends everything anyway, and for another reason.
         if self.is_draining() {
             return;
@@ -94,7 +125,7 @@ pub(crate) fn report(fiber: FiberPtr) {
 
 /// Whether an op must not begin on the calling plain thread; if so, it has been reported.
 #[inline]
-pub(super) fn refuses_on_thread() -> bool {
+pub(crate) fn refuses_on_thread() -> bool {
     current::fiber().is_none() && THREAD.with(|bounds| !bounds.is_empty() && refuses(bounds))
 }
 

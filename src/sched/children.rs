@@ -1,8 +1,8 @@
 //! Fibers with a parent: what a worker does for a scope.
 
-use super::Worker;
 use super::remote::bump;
 use super::submit::wake_waiter;
+use super::{Remote, Worker};
 use crate::coro::entry::{self, ChildOf};
 use crate::coro::{Children, FiberPtr};
 use crate::stack::Stack;
@@ -28,7 +28,8 @@ impl Worker {
             None => self.stacks.borrow_mut().alloc()?,
         };
         bump(&self.remote.spawned);
-        Ok(entry::create_child(stack, self.next_id(), name, f, parent))
+        let home = Remote::none_yet(&self.shared);
+        Ok(entry::create_child(stack, self.next_id(), home, name, f, parent))
     }
 
     /// A fresh child of this worker's has come to its end without having been started

@@ -57,7 +57,8 @@ pub(crate) fn suspendable<'a>() -> Option<(&'a Worker, FiberPtr)> {
     }
 }
 
-/// A number that is this worker's alone, or 0 on a thread that is no worker.
+/// A number that tells the thread's worker from all others, 0 if it has none. Of a fiber it is the
+/// same for ever.
 #[inline(always)]
 pub(crate) fn place() -> usize {
     arch::get_current()

@@ -19,6 +19,7 @@
 //! | `shared.rs`   | a runtime: its workers, who sleeps, what came from outside                |
 //! | `blocking.rs` | the bounded pool of threads for calls that have no asynchronous form      |
 //! | `shutdown.rs` | ending a runtime                                                          |
+//! | `lost.rs`     | fibers that will never end, and those who wait for them                   |
 //!
 //! The protocol of sleeping and waking, with its proof, is in `README.md` beside this file.
 
@@ -32,6 +33,7 @@ mod ends;
 pub(crate) mod fresh;
 pub(crate) mod idle;
 pub(crate) mod inbox;
+pub(crate) mod lost;
 pub(crate) mod remote;
 pub(crate) mod search;
 pub(crate) mod shared;
@@ -45,7 +47,7 @@ pub(crate) use detach::Detach;
 pub(crate) use remote::Remote;
 pub(crate) use shared::{Config, Shared};
 pub(crate) use submit::{
-    blocking, blocks_thread, close_detached, join, must_end, opens_in_haste, submit, submit_within,
-    wait, waiting, wake_waiter,
+    blocking, blocks_thread, close_detached, must_end, opens_in_haste, submit, submit_within, wait,
+    waiting, wake_waiter,
 };
 pub(crate) use worker::Worker;

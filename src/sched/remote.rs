@@ -4,12 +4,13 @@
 //! that fiber, and then the whole runtime, comes to its end. A finished runtime's remotes serve the
 //! next runtime, for which a late poke is a spurious wake-up and no more.
 
+use super::Shared;
 use super::inbox::{Inbox, Node};
 use crate::coro::{FiberPtr, Header};
 use crate::driver::{SleepWord, Waker};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// See the module's head. One cache line group per worker, so that workers do not disturb each
 /// other.
@@ -33,8 +34,13 @@ pub(crate) struct Remote {
     pub(crate) stolen: AtomicU64,
     /// Ops in flight and armed timers, as of the owner's last turn. Written by the owner.
     pub(crate) busy: AtomicUsize,
+    /// The owner has left its loop for good: no fiber with this home is ever resumed again.
+    gone: AtomicBool,
     waker: Mutex<Waker>,
 }
+
+/// Marks a home that is none yet, but the address of a runtime.
+const NONE_YET: usize = 1;
 
 static IDLE: Mutex<Vec<&'static Remote>> = Mutex::new(Vec::new());
 
@@ -54,6 +60,7 @@ impl Remote {
                 taken: AtomicU64::new(0),
                 stolen: AtomicU64::new(0),
                 busy: AtomicUsize::new(0),
+                gone: AtomicBool::new(false),
                 waker: Mutex::new(Waker::Futex),
             }))
         })
@@ -67,7 +74,18 @@ impl Remote {
             counter.store(0, Ordering::Relaxed);
         }
         self.busy.store(0, Ordering::Relaxed);
+        self.gone.store(false, Ordering::Relaxed);
         IDLE.lock().unwrap_or_else(PoisonError::into_inner).push(self);
+    }
+
+    /// Called by an owner that has left its loop for good.
+    pub(crate) fn retire(&self) {
+        self.sleep.retire();
+        self.gone.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::SeqCst)
     }
 
     pub(crate) fn set_waker(&self, waker: Waker) {
@@ -80,7 +98,7 @@ impl Remote {
     pub(crate) fn notify(&self) -> bool {
         self.sleep.notify(|word| {
             let waker = *self.waker.lock().unwrap_or_else(PoisonError::into_inner);
-            waker.poke(word);
+            waker.poke_surely(word);
         })
     }
 
@@ -94,8 +112,17 @@ impl Remote {
     #[inline]
     pub(crate) fn of(fiber: FiberPtr) -> Option<&'static Self> {
         let home = fiber.header().home.load(Ordering::Acquire).cast::<Self>();
-        // SAFETY: `set_home` is the only writer, and remotes are never freed.
-        NonNull::new(home).map(|home| unsafe { home.as_ref() })
+        if home.addr() & NONE_YET != 0 {
+            return None;
+        }
+        // SAFETY: no mark, so `set_home` has written it; remotes are never freed.
+        Some(unsafe { &*home })
+    }
+
+    /// What a fiber has for a home until a worker of this runtime starts it.
+    #[inline]
+    pub(crate) fn none_yet(runtime: &Arc<Shared>) -> *mut () {
+        std::ptr::without_provenance_mut(Arc::as_ptr(runtime).addr() | NONE_YET)
     }
 
     /// Makes this worker the fiber's home: before its first resume, and always the same one.

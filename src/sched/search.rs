@@ -234,7 +234,7 @@ impl Worker {
         shared.idle().lie_down(&self.remote.sleep);
         // The second look: what was queued before the announcement, its giver told nobody about.
         if !self.must_not_sleep() {
-            let next = [self.timers.borrow().next_deadline_ns(), deadline_ns];
+            let next = [self.timers.borrow().next_wake_ns(), deadline_ns];
             let next = next.into_iter().flatten().min();
             let next = next.map(|ns| Duration::from_nanos(ns.saturating_sub(clock::now_ns())));
             let timeout = [next, longest].into_iter().flatten().min();

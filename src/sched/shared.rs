@@ -4,6 +4,7 @@
 //! proof that no fiber is forgotten are in `README.md`.
 
 use super::blocking;
+use super::fresh::steal;
 use super::idle::{Idle, Sleeper, Summons};
 use super::remote::Woken;
 use super::{Remote, Worker};
@@ -13,7 +14,7 @@ use crate::stack::Pool;
 use crossbeam_deque::Stealer;
 use std::collections::VecDeque;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -106,6 +107,8 @@ pub(crate) struct Shared {
     external: Mutex<External>,
     external_len: AtomicUsize,
     external_spawned: AtomicUsize,
+    /// Fibers that will never end (`lost.rs`).
+    lost: AtomicU64,
     pool: blocking::Pool,
     /// For calls that may wait for ever: as many threads as there are such calls.
     waiters: blocking::Pool,
@@ -116,6 +119,10 @@ pub(crate) struct Shared {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn warn_not_started(worker: usize, error: &io::Error) {
+    tracing::warn!(worker, %error, "cannot start another worker; going on with fewer");
 }
 
 impl Shared {
@@ -140,6 +147,7 @@ impl Shared {
             external: Mutex::new(External { queue: VecDeque::new(), closed: false }),
             external_len: AtomicUsize::new(0),
             external_spawned: AtomicUsize::new(0),
+            lost: AtomicU64::new(0),
             pool: blocking::Pool::new(config.blocking_threads, &config.thread_name),
             waiters: blocking::Pool::new(usize::MAX, &config.thread_name),
             threads: Mutex::new(0),
@@ -162,6 +170,11 @@ impl Shared {
 
     pub(crate) fn seat(&self, index: usize) -> &Seat {
         &self.seats[index]
+    }
+
+    /// Whether this is the remote of one of its workers.
+    pub(crate) fn has_seat_of(&self, remote: &Remote) -> bool {
+        self.seats.iter().any(|seat| std::ptr::eq(seat.remote(), remote))
     }
 
     pub(crate) fn seats(&self) -> &[Seat] {
@@ -226,14 +239,26 @@ impl Shared {
 
     #[cold]
     fn wake_one_slow(self: &Arc<Self>) {
-        self.idle.wake_one(&self.seats, || self.summon_new(), || self.any_fresh());
+        let mut failed = None;
+        let start_another = || match self.summon_new() {
+            Ok(summoned) => summoned,
+            Err((index, error)) => {
+                failed = Some((index, error));
+                !self.seats[index].take_summons()
+            }
+        };
+        self.idle.wake_one(&self.seats, start_another, || self.any_fresh());
+        if let Some((index, error)) = failed {
+            warn_not_started(index, &error);
+        }
     }
 
-    /// Starts one more worker, summoned; `false` if there is none to start.
-    fn summon_new(self: &Arc<Self>) -> bool {
-        let Some(index) = self.reserve() else { return false };
+    /// Starts one more worker, summoned; `false` if there is none to start. An error leaves the
+    /// summons where it is.
+    fn summon_new(self: &Arc<Self>) -> Result<bool, (usize, io::Error)> {
+        let Some(index) = self.reserve() else { return Ok(false) };
         self.seats[index].summons.put();
-        self.start(index).is_ok() || !self.seats[index].take_summons()
+        self.start(index).map(|()| true).map_err(|error| (index, error))
     }
 
     /// Whether there is any fresh fiber to be had.
@@ -255,7 +280,7 @@ impl Shared {
     /// Starts worker `index` if it is not running yet.
     pub(crate) fn ensure_started(self: &Arc<Self>, index: usize) -> io::Result<()> {
         if !self.seats[index].reserved.swap(true, Ordering::AcqRel) {
-            return self.start(index);
+            return self.start(index).inspect_err(|error| warn_not_started(index, error));
         }
         if self.seats[index].failed.load(Ordering::SeqCst) {
             return Err(io::Error::other(format!("worker {index} could not be started")));
@@ -272,10 +297,13 @@ impl Shared {
         fence(Ordering::SeqCst);
         if seat.failed.load(Ordering::SeqCst) {
             self.reroute(index);
+        } else if seat.remote.is_gone() {
+            self.lose_mail(seat.remote);
         }
     }
 
-    /// Starts the thread of worker `index`, which has been reserved.
+    /// Starts the thread of worker `index`, which has been reserved. The caller tells of an error,
+    /// last of all: a subscriber may panic.
     fn start(self: &Arc<Self>, index: usize) -> io::Result<()> {
         let shared = Arc::clone(self);
         *lock(&self.threads) += 1;
@@ -287,27 +315,28 @@ impl Shared {
             Err(error) => error,
         };
         self.thread_has_ended();
-        self.start_failed(index, &error);
+        self.start_failed(index);
         self.reroute(index);
         Err(error)
     }
 
-    fn start_failed(&self, index: usize, error: &io::Error) {
+    fn start_failed(&self, index: usize) {
         self.seats[index].failed.store(true, Ordering::SeqCst);
         fence(Ordering::SeqCst);
         self.cannot_start.store(true, Ordering::Relaxed);
-        tracing::warn!(worker = index, %error, "cannot start another worker; going on with fewer");
     }
 
     fn worker_thread(self: Arc<Self>, index: usize) {
-        match Worker::new(Arc::clone(&self), index) {
+        let worker = Worker::new(Arc::clone(&self), index);
+        let error = match worker {
             Ok(worker) => {
                 let _altstack = crate::stack::overflow::ensure_altstack();
                 worker.run(None);
                 worker.retire();
+                None
             }
             Err(error) => {
-                self.start_failed(index, &error);
+                self.start_failed(index);
                 if self.seats[index].take_summons() {
                     self.idle.end_search();
                     if self.idle.last_look(&self.seats, || self.any_fresh()) {
@@ -315,16 +344,23 @@ impl Shared {
                     }
                 }
                 self.reroute(index);
+                Some(error)
             }
-        }
+        };
         self.thread_has_ended();
+        if let Some(error) = error {
+            warn_not_started(index, &error);
+        }
     }
 
-    /// Fibers that were meant for a worker that could not start run wherever they can.
+    /// Fibers that were meant for a worker that could not start run wherever they can, if the
+    /// runtime takes any more.
     fn reroute(self: &Arc<Self>, index: usize) {
         fence(Ordering::SeqCst);
         for woken in self.seats[index].remote.woken.take() {
-            let _ = self.push_external(woken.0, 0);
+            if let Err(fiber) = self.push_external(woken.0, 0) {
+                self.lose(fiber);
+            }
         }
     }
 
@@ -343,6 +379,11 @@ impl Shared {
         *threads == 0
     }
 
+    /// Whether any worker thread has been started that has not ended.
+    pub(super) fn has_threads(&self) -> bool {
+        *lock(&self.threads) != 0
+    }
+
     // ---- Who is awake ---------------------------------------------------------------------------
 
     pub(super) fn idle(&self) -> &Idle {
@@ -355,6 +396,21 @@ impl Shared {
         if leaves_fresh && self.workers() > 1 {
             self.idle.giver_fence();
             self.wake_one();
+        }
+    }
+
+    /// Worker 0, which is not in its loop, may have queued fresh fibers for others.
+    pub(super) fn worker_leaves_fresh(self: &Arc<Self>) {
+        self.idle.giver_fence();
+        if self.any_fresh() {
+            self.wake_one();
+        }
+    }
+
+    /// The fresh fibers of a worker that is gone; nobody else steals any more, or it does no harm.
+    pub(super) fn lose_fresh(&self, index: usize) {
+        while let Some(fiber) = self.seats[index].stealer().and_then(steal) {
+            self.lose(fiber);
         }
     }
 
@@ -374,6 +430,10 @@ impl Shared {
 
     /// Queues a fresh fiber that any worker may take, and counts it if it is new.
     fn push_external(self: &Arc<Self>, fiber: FiberPtr, new: usize) -> Result<(), FiberPtr> {
+        if self.phase() != Phase::Running {
+            // Asked before the lock: who closes must get it, however many spawn.
+            return Err(fiber);
+        }
         {
             let mut external = lock(&self.external);
             if external.closed {
@@ -410,6 +470,17 @@ impl Shared {
         external.closed = true;
         self.external_len.store(0, Ordering::SeqCst);
         std::mem::take(&mut external.queue)
+    }
+
+    pub(super) fn count_lost(&self, more: u64) {
+        self.lost.fetch_add(more, Ordering::SeqCst);
+    }
+
+    /// Whether a fiber is alive that may still end.
+    pub(super) fn any_may_end(&self) -> bool {
+        // First the lost ones: they are among those alive already.
+        let lost = self.lost.load(Ordering::SeqCst);
+        self.live() > lost
     }
 
     /// Fibers spawned and not ended. Exact only when it returns 0: then there was an instant in the

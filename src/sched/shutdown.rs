@@ -5,11 +5,12 @@
 //!    ends. Threads outside can spawn no more.
 //! 2. The thread that drops the runtime is worker 0 and goes on running its fibers, until no fiber
 //!    is alive; or nothing moves and nothing can move any more (the fibers left wait for each
-//!    other); or its patience is at an end. If that thread unwinds, it only waits for the other
-//!    workers: its own fibers could not suspend, and would take the panic for theirs.
+//!    other); or its patience is at an end. Where worker 0 cannot run its fibers (`abandon`), they
+//!    are lost, and another thread waits for those of the other workers.
 //! 3. The phase becomes `Stopped`: the workers leave their loops and drop their rings. A fiber that
 //!    is still alive keeps its stack, and a ring with an op in flight keeps its memory, for ever:
-//!    nothing that the kernel or a frame still points to is freed.
+//!    nothing that the kernel or a frame still points to is freed. Whoever joins it is told so
+//!    (`lost.rs`).
 
 use super::shared::{Phase, Shared};
 use super::{Remote, Worker};
@@ -46,11 +47,9 @@ pub(crate) fn shut_down(worker: &Worker, patience: Duration) -> Leftovers {
     for fiber in shared.close_external() {
         worker.queue_fresh(fiber);
     }
-    run_down(worker, deadline_ns);
+    run_down(&shared, deadline_ns, || worker.run(Some(clock::deadline_ns(SLICE))));
     let fibers = shared.live();
-    shared.set_phase(Phase::Stopped);
-    shared.pool().close();
-    shared.waiters().close();
+    stop(&shared);
     let left = Duration::from_nanos(deadline_ns.saturating_sub(clock::now_ns()));
     let threads = !shared.wait_for_threads(left.max(Duration::from_millis(100)));
     worker.retire();
@@ -64,13 +63,13 @@ pub(crate) fn shut_down(worker: &Worker, patience: Duration) -> Leftovers {
     Leftovers { fibers, threads }
 }
 
-/// Runs worker 0 until no fiber is alive, or that will not happen any more, or not in time.
-fn run_down(worker: &Worker, deadline_ns: u64) {
-    let shared = worker.shared();
+/// Lets slices of time pass until no fiber is alive, or that will not happen any more, or not in
+/// time.
+fn run_down(shared: &Shared, deadline_ns: u64, slice: impl Fn()) {
     let mut snapshot = (0, 0);
     let mut still_since_ns = clock::now_ns();
-    while shared.live() != 0 {
-        worker.run(Some(clock::deadline_ns(SLICE)));
+    while shared.any_may_end() {
+        slice();
         let now_ns = clock::now_ns();
         let moved = (resumes(shared), shared.live());
         if moved != snapshot || busy(shared) {
@@ -91,37 +90,56 @@ fn resumes(shared: &Shared) -> u64 {
 
 /// Whether anything may still move by itself: an op, a timer, a job, something in an inbox.
 fn busy(shared: &Shared) -> bool {
-    let remote_busy =
-        |remote: &Remote| remote.busy.load(Ordering::SeqCst) != 0 || remote.has_mail();
+    let remote_busy = |remote: &Remote| {
+        !remote.is_gone() && (remote.busy.load(Ordering::SeqCst) != 0 || remote.has_mail())
+    };
     shared.has_external()
         || shared.pool().busy() != 0
         || shared.idle().anybody_awake()
         || shared.seats().iter().any(|seat| remote_busy(seat.remote()))
 }
 
-impl Worker {
-    /// The worker has left its loop for good.
-    pub(crate) fn retire(&self) {
-        self.remote.sleep.retire();
-    }
-}
-
 /// Ends a runtime whose worker 0 cannot run any more, because the runtime is dropped on a fiber of
 /// another one, or on a thread that unwinds (where every call that should suspend would block), or
-/// on one that destroys its thread-local values: its fibers are cancelled where other workers run
-/// them, and nobody is waited for. Returns the number of fibers that have not ended.
-pub(crate) fn abandon(worker: &Worker) -> u64 {
-    let shared = worker.shared();
+/// on one that destroys its thread-local values. Nobody is waited for here: if there are other
+/// workers, a thread sees to it that their fibers end and that they do. Returns the number of
+/// fibers that have not ended.
+pub(crate) fn abandon(worker: &Worker, patience: Duration) -> u64 {
+    let shared = Arc::clone(worker.shared());
     if shared.phase() != Phase::Running {
         return shared.live();
     }
     shared.set_phase(Phase::Draining);
-    _ = shared.close_external();
-    if shared.live() == 0 {
-        shared.set_phase(Phase::Stopped);
+    for fiber in shared.close_external() {
+        worker.queue_fresh(fiber);
     }
+    if !shared.has_threads() {
+        stop(&shared);
+        worker.retire();
+        return shared.live();
+    }
+    worker.retire();
+    shared.worker_leaves_fresh();
+    let deadline_ns = clock::deadline_ns(patience);
+    let theirs = Arc::clone(&shared);
+    let see_to_it = move || {
+        run_down(&theirs, deadline_ns, || std::thread::sleep(SLICE));
+        stop(&theirs);
+    };
+    let name = format!("{}-shutdown", shared.config().thread_name);
+    if std::thread::Builder::new().name(name).spawn(see_to_it).is_err() {
+        stop(&shared);
+    }
+    shared.live()
+}
+
+/// Makes the workers leave their loops.
+fn stop(shared: &Shared) {
+    shared.set_phase(Phase::Stopped);
     shared.pool().close();
     shared.waiters().close();
-    worker.retire();
-    shared.live()
+    // Those of a worker 0 that is gone. Other workers see to their own when they go.
+    if shared.seat(0).remote().is_gone() {
+        shared.lose_fresh(0);
+    }
 }

@@ -36,6 +36,8 @@ const BUDGET: u32 = 64;
 const FRESH_SHARED: u32 = 4;
 /// How often in a row a just-woken fiber may pass those that have waited longer.
 const MAX_NEXT: u32 = 3;
+/// After so many operations that did not have to wait, the worker's fibers take turns.
+const TURN: u32 = 256;
 /// Identifiers are handed to workers in blocks, so that a spawn touches no shared counter.
 const ID_BLOCK: u64 = 1024;
 
@@ -43,7 +45,7 @@ const ID_BLOCK: u64 = 1024;
 pub(crate) struct Worker {
     running: Cell<Option<FiberPtr>>,
     /// The fiber woken last, which runs next: its data is still in the cache.
-    next: Cell<Option<FiberPtr>>,
+    pub(super) next: Cell<Option<FiberPtr>>,
     next_in_a_row: Cell<u32>,
     /// Started fibers that are ready.
     pub(super) ready: FiberList,
@@ -54,6 +56,8 @@ pub(crate) struct Worker {
     fresh_started: Cell<u32>,
     /// Which of the two queues is asked first; they take turns.
     fresh_first: Cell<bool>,
+    /// Operations left in this turn; see `spend_turn`.
+    turn: Cell<u32>,
     /// Set to leave the loop.
     pub(super) stop: Cell<bool>,
     /// The fiber at whose end the loop is left.
@@ -61,11 +65,11 @@ pub(crate) struct Worker {
     /// The runtime shuts down: every op fails at once.
     draining: Cell<bool>,
     /// Goes before any thread-local value that a suspended fiber may have borrowed.
-    marker: Marker,
+    pub(super) marker: Marker,
     /// Fibers started here.
-    started: Cell<u64>,
+    pub(super) started: Cell<u64>,
     /// No fiber may be resumed any more.
-    lost: Cell<bool>,
+    pub(super) lost: Cell<bool>,
     pub(super) remote: &'static Remote,
     pub(super) shared: Arc<Shared>,
     caps: Arc<Caps>,
@@ -103,6 +107,7 @@ impl Worker {
             fresh_hint: Cell::new(false),
             fresh_started: Cell::new(0),
             fresh_first: Cell::new(false),
+            turn: Cell::new(TURN),
             stop: Cell::new(false),
             main: Cell::new(None),
             draining: Cell::new(false),
@@ -196,7 +201,7 @@ impl Worker {
         F: FnOnce() -> T,
     {
         bump(&self.remote.spawned);
-        entry::create(stack, self.next_id(), name, f)
+        entry::create(stack, self.next_id(), Remote::none_yet(&self.shared), name, f)
     }
 
     /// Queues a fresh fiber and tells nobody.
@@ -280,39 +285,6 @@ impl Worker {
 
     // ---- The loop -------------------------------------------------------------------------------
 
-    /// Fibers of this worker that have started and not ended.
-    fn suspended(&self) -> u64 {
-        self.started.get() - self.remote.ended.load(Ordering::Relaxed)
-    }
-
-    #[inline]
-    pub(super) fn count_start(&self) {
-        self.started.set(self.started.get() + 1);
-    }
-
-    /// Whether no fiber may be resumed any more. While its thread destroys its thread-local values,
-    /// a suspended fiber might go on inside the `with` of one that is gone.
-    pub(crate) fn is_lost(&self) -> bool {
-        if self.marker.is_gone() && self.suspended() != 0 {
-            self.lost.set(true);
-        }
-        self.lost.get()
-    }
-
-    fn enter(&self) -> current::Entered {
-        debug_assert!(!self.is_lost());
-        let entered = current::enter(self);
-        self.marker.renew();
-        entered
-    }
-
-    fn leave(&self, entered: current::Entered) {
-        if self.suspended() != 0 {
-            self.marker.lay();
-        }
-        entered.leave();
-    }
-
     /// Runs fibers until `stop`, or until the runtime has stopped, or until `deadline_ns`. The
     /// thread leaves its tracing spans for as long: they are not its fibers'.
     pub(crate) fn run(&self, deadline_ns: Option<u64>) {
@@ -382,6 +354,14 @@ impl Worker {
     #[inline]
     pub(super) fn has_ready(&self) -> bool {
         self.next.get().is_some() || !self.ready.is_empty() || !self.fresh.is_empty()
+    }
+
+    /// Counts an operation that might wait; whether the fiber ought to yield.
+    #[inline]
+    pub(crate) fn spend_turn(&self) -> bool {
+        let left = self.turn.get() - 1;
+        self.turn.set(if left == 0 { TURN } else { left });
+        left == 0
     }
 
     /// Whether a fiber of this worker could run now besides the one that does.
@@ -552,21 +532,6 @@ impl Worker {
     fn fire_timers(&self) {
         if !self.timers.borrow().is_empty() {
             self.fire_timers_until(clock::now_ns());
-        }
-    }
-
-    fn fire_timers_until(&self, now_ns: u64) {
-        loop {
-            let Some(timer) = self.timers.borrow_mut().pop_due(now_ns) else { return };
-            let fiber = timer.fiber();
-            if timer.is_of_bound() {
-                self.fire_bound(timer);
-            } else if let Waiting::Signal(signal, _) = fiber.header().waiting.get() {
-                // SAFETY: as in `cancel_wait`.
-                if unsafe { signal.as_ref() }.unregister(Waiter::Fiber(fiber.address())) {
-                    self.ready.push(fiber);
-                }
-            }
         }
     }
 

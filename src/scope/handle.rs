@@ -101,7 +101,8 @@ impl<'scope, T> ScopedJoinHandle<'scope, T> {
     }
 }
 
-/// A panic that is the caller's now is not the scope's any more.
+/// A panic that is the caller's now is not the scope's any more. (A child that a shutdown has
+/// leaked has not panicked; but then the scope does not return, and nobody asks for the count.)
 #[inline]
 fn taken<T>(result: thread::Result<T>, children: &Children) -> thread::Result<T> {
     if result.is_err() {

@@ -5,7 +5,7 @@ use crate::coro;
 pub(super) use real::*;
 
 #[cfg(all(test, loom))]
-pub(super) use model::*;
+pub(crate) use model::*;
 
 #[cfg(not(all(test, loom)))]
 mod real {
@@ -18,16 +18,69 @@ mod real {
         _ = current::suspendable();
     }
 
+    /// loom takes sequentially consistent accesses for weaker ones, but not fences.
+    #[inline(always)]
+    pub(in crate::sync) fn fence_for_loom() {}
+
+    /// Whether waiting blocks a worker with all its fibers: its thread unwinds.
+    #[inline]
+    pub(in crate::sync) fn blocks_worker() -> bool {
+        std::thread::panicking() && current::place() != 0
+    }
+
+    /// Whether the runtime of the calling fiber shuts down: no deadline is waited for any more.
+    pub(in crate::sync) fn draining() -> bool {
+        current::worker().is_some_and(|worker| worker.is_draining())
+    }
+
+    /// What a cancel request does to a wait that cannot report it: it ends the first of them.
+    pub(in crate::sync) fn once_per_request() -> OnCancel {
+        match current::fiber() {
+            Some((_, fiber)) if !fiber.header().cancel.is_noticed() => OnCancel::End,
+            _ => OnCancel::Ignore,
+        }
+    }
+
+    /// Such a wait has ended early.
+    pub(in crate::sync) fn ended_early() {
+        if let Some((worker, fiber)) = current::fiber() {
+            let cancel = &fiber.header().cancel;
+            if cancel.is_requested() || worker.is_draining() {
+                cancel.notice();
+            }
+        }
+    }
+
+    /// What has ended a wait early is reported to the caller.
+    pub(in crate::sync) fn report() {
+        match current::fiber() {
+            Some((_, fiber)) => sched::cancel::report(fiber),
+            None => _ = sched::cancel::refuses_on_thread(),
+        }
+    }
+
     /// Whether `may_wait` would panic; for callers who hold a lock.
     #[inline]
     pub(in crate::sync) fn must_not_wait() -> bool {
         current::must_not_suspend()
     }
 
-    /// Where the caller runs: differs between workers. All plain threads are one place.
+    /// Where the caller runs: differs between workers. All plain threads are one place, 0.
     #[inline]
     pub(in crate::sync) fn place() -> usize {
         current::place()
+    }
+
+    /// Called by what may wait but does not have to: now and then has the other fibers of this
+    /// worker run first, since nothing else would interrupt a fiber that always finds something.
+    #[inline]
+    pub(in crate::sync) fn take_turns() {
+        if let Some((worker, _)) = current::fiber()
+            && worker.spend_turn()
+            && current::can_suspend()
+        {
+            sched::submit::yield_now();
+        }
     }
 
     /// Gives others a moment, on this worker or elsewhere. Returns whether to look again: a few
@@ -42,10 +95,14 @@ mod real {
             sched::submit::yield_now();
             return true;
         }
-        if round > 8 {
-            return false;
-        }
-        for _ in 0..1 << round {
+        // Closely at first, when an answer may be on its way; then ever more rarely.
+        let pauses = match round {
+            0..4 => 1 << round,
+            4..12 => 8,
+            12..16 => 1 << (round - 7),
+            _ => return false,
+        };
+        for _ in 0..pauses {
             std::hint::spin_loop();
         }
         true
@@ -68,24 +125,74 @@ mod real {
     }
 }
 
+/// Whether a model has failed, as a canary should: then its threads are unwound wherever they are,
+/// and may not touch loom's atomics.
+#[inline(always)]
+pub(super) fn is_torn_down() -> bool {
+    cfg!(loom) && std::thread::panicking()
+}
+
 /// The frame of a waiter was left while others may still reach into it: nothing short of ending the
 /// process is safe. No call in this crate does so.
 #[cold]
 pub(super) fn left_too_early() -> ! {
-    eprintln!("ramie: a waiter left its stack frame before it was out of its queue, aborting");
+    die("a waiter left its stack frame before it was out of its queue")
+}
+
+/// Ends the process.
+#[cold]
+pub(super) fn die(why: &str) -> ! {
+    eprintln!("ramie: {why}, aborting");
     std::process::abort();
 }
 
 #[cfg(all(test, loom))]
 mod model {
     use super::coro::{OnCancel, Signal, Waiter};
-    use loom::sync::Notify;
+    use crate::atomic::{AtomicBool, Ordering, fence};
+    use crate::sys::clock;
+    use loom::thread;
+    use std::cell::Cell;
 
     /// As the models' threads wait; they are where a waiter's address leads.
     #[repr(align(8))]
-    struct Thread(Notify);
+    struct Thread {
+        woken: AtomicBool,
+        thread: thread::Thread,
+    }
+
+    std::thread_local! {
+        /// Whether a wait that never ends is expected; of a model, whose threads are all on one.
+        pub(crate) static IS_CANARY: Cell<bool> = const { Cell::new(false) };
+        /// Whether the fences are left out, which has to be noticed.
+        pub(crate) static NO_FENCES: Cell<bool> = const { Cell::new(false) };
+    }
+
+    pub(in crate::sync) fn fence_for_loom() {
+        if !NO_FENCES.get() {
+            fence(Ordering::SeqCst);
+        }
+    }
 
     pub(in crate::sync) fn may_wait() {}
+
+    pub(in crate::sync) fn take_turns() {}
+
+    pub(in crate::sync) fn blocks_worker() -> bool {
+        false
+    }
+
+    pub(in crate::sync) fn draining() -> bool {
+        false
+    }
+
+    pub(in crate::sync) fn once_per_request() -> OnCancel {
+        OnCancel::Ignore
+    }
+
+    pub(in crate::sync) fn ended_early() {}
+
+    pub(in crate::sync) fn report() {}
 
     /// Everybody is in one place: nobody lingers.
     pub(in crate::sync) fn place() -> usize {
@@ -102,26 +209,42 @@ mod model {
 
     /// A deadline may come at any time: the model takes it to come at once.
     pub(in crate::sync) fn wait(signal: &Signal, deadline_ns: Option<u64>, _: OnCancel) -> bool {
-        let thread = Thread(Notify::new());
-        let waiter = Waiter::Thread((&raw const thread).expose_provenance());
+        let me = Thread { woken: AtomicBool::new(false), thread: thread::current() };
+        let waiter = Waiter::Thread((&raw const me).expose_provenance());
         if !signal.register(waiter) {
             return true;
         }
-        if deadline_ns.is_some() {
-            loom::thread::yield_now();
+        if deadline_ns.is_some_and(|deadline_ns| deadline_ns != clock::NEVER) {
+            thread::yield_now();
             if signal.unregister(waiter) {
                 return false;
             }
         }
-        thread.0.wait();
-        signal.is_set()
+        if IS_CANARY.get() {
+            // After a deadlock that loom itself has found, its objects cannot be dropped.
+            let mut yields = 0;
+            while !me.woken.load(Ordering::Acquire) {
+                // Lets all others go on until they wait or end.
+                yields += 1;
+                assert!(yields < 20, "a wake-up is lost");
+                thread::yield_now();
+            }
+        }
+        while !me.woken.load(Ordering::Acquire) {
+            thread::park();
+        }
+        assert!(signal.is_set());
+        true
     }
 
     pub(in crate::sync) fn wake(waiter: Waiter) {
         if let Waiter::Thread(address) = waiter {
-            let thread = std::ptr::with_exposed_provenance::<Thread>(address);
-            // SAFETY: taken out of the signal by the caller, so its thread waits until this.
-            unsafe { (*thread).0.notify() };
+            let waiter = std::ptr::with_exposed_provenance::<Thread>(address);
+            // SAFETY: taken out of the signal by the caller, so its thread waits until the store.
+            let thread = unsafe { (*waiter).thread.clone() };
+            // SAFETY: as above.
+            unsafe { (*waiter).woken.store(true, Ordering::Release) };
+            thread.unpark();
         }
     }
 }

@@ -6,20 +6,18 @@
 //! held by another thread spins for as long as that takes. Should the holder have been preempted,
 //! the spinning thread soon offers its core to the kernel.
 
-use crate::atomic::{AtomicBool, Ordering, yield_now};
+use crate::atomic::const_fn;
 use std::cell::UnsafeCell;
 use std::ops::{Deref, DerefMut};
 
-/// Pauses before the first look at a lock that was held, and between two looks at most. A pause is
-/// some 15 ns.
-const PAUSES: u32 = 16;
-const MOST_PAUSES: u32 = 128;
-/// Pauses before the core is offered to others.
-const YIELD_AFTER: u32 = 1500;
+#[cfg(all(test, loom))]
+use model::{Held, Lock};
+#[cfg(not(all(test, loom)))]
+use spin::{Held, Lock};
 
 /// A value behind a tiny lock; see the module's head.
 pub(crate) struct Locked<T> {
-    locked: AtomicBool,
+    lock: Lock,
     value: UnsafeCell<T>,
 }
 
@@ -27,65 +25,32 @@ pub(crate) struct Locked<T> {
 unsafe impl<T: Send> Sync for Locked<T> {}
 
 impl<T> Locked<T> {
-    #[cfg(not(all(test, loom)))]
-    pub(crate) const fn new(value: T) -> Self {
-        Self { locked: AtomicBool::new(false), value: UnsafeCell::new(value) }
-    }
-
-    #[cfg(all(test, loom))]
-    pub(crate) fn new(value: T) -> Self {
-        Self { locked: AtomicBool::new(false), value: UnsafeCell::new(value) }
+    const_fn! {
+        pub(crate) fn new(value: T) -> Self {
+            Self { lock: Lock::new(), value: UnsafeCell::new(value) }
+        }
     }
 
     /// Takes the lock.
     #[inline]
     pub(crate) fn lock(&self) -> Guard<'_, T> {
-        if !self.try_take() {
-            self.spin();
-        }
-        Guard(self)
-    }
-
-    #[inline]
-    fn try_take(&self) -> bool {
-        self.locked.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok()
-    }
-
-    #[cold]
-    fn spin(&self) {
-        let mut pauses = PAUSES;
-        let mut paused = 0;
-        loop {
-            // A while before each look: two threads that use the lock all the time are fastest if
-            // each keeps it, and what it guards, in its cache for a few dozen turns.
-            if cfg!(loom) {
-                yield_now();
-            }
-            for _ in 0..pauses {
-                std::hint::spin_loop();
-            }
-            if !self.locked.load(Ordering::Relaxed) && self.try_take() {
-                return;
-            }
-            paused += pauses;
-            pauses = (pauses * 2).min(MOST_PAUSES);
-            if paused > YIELD_AFTER {
-                yield_now();
-                paused = 0;
-            }
-        }
+        let held = self.lock.take();
+        Guard { locked: self, _held: held }
     }
 }
 
-/// The lock, held. It is held by this thread, so the guard stays on it.
-pub(crate) struct Guard<'a, T>(&'a Locked<T>);
+/// The lock, held.
+pub(crate) struct Guard<'a, T> {
+    locked: &'a Locked<T>,
+    _held: Held<'a>,
+}
 
 impl<T> Deref for Guard<'_, T> {
     type Target = T;
     #[inline]
     fn deref(&self) -> &T {
         // SAFETY: we hold the lock.
-        unsafe { &*self.0.value.get() }
+        unsafe { &*self.locked.value.get() }
     }
 }
 
@@ -93,13 +58,96 @@ impl<T> DerefMut for Guard<'_, T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
         // SAFETY: we hold the lock, and the guard is borrowed exclusively.
-        unsafe { &mut *self.0.value.get() }
+        unsafe { &mut *self.locked.value.get() }
     }
 }
 
-impl<T> Drop for Guard<'_, T> {
-    #[inline]
-    fn drop(&mut self) {
-        self.0.locked.store(false, Ordering::Release);
+#[cfg(not(all(test, loom)))]
+mod spin {
+    use std::hint;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+
+    /// Pauses before the first look at a lock that was held, and between two looks at most. A
+    /// pause is some 15 ns.
+    const PAUSES: u32 = 4;
+    const MOST_PAUSES: u32 = 128;
+    /// Pauses before the core is offered to others.
+    const YIELD_AFTER: u32 = 1500;
+
+    pub(super) struct Lock(AtomicBool);
+
+    impl Lock {
+        pub(super) const fn new() -> Self {
+            Self(AtomicBool::new(false))
+        }
+
+        #[inline]
+        pub(super) fn take(&self) -> Held<'_> {
+            if self.0.swap(true, Ordering::Acquire) {
+                self.spin();
+            }
+            Held(self)
+        }
+
+        /// Pauses before each look, and longer each time: two threads that use the lock all the
+        /// time are fastest if each keeps it, and what it guards, in its cache for a few dozen
+        /// turns.
+        #[cold]
+        fn spin(&self) {
+            let (mut pauses, mut paused) = (PAUSES, 0);
+            loop {
+                for _ in 0..pauses {
+                    hint::spin_loop();
+                }
+                if !self.0.load(Ordering::Relaxed) && !self.0.swap(true, Ordering::Acquire) {
+                    return;
+                }
+                paused += pauses;
+                pauses = (pauses * 2).min(MOST_PAUSES);
+                if paused > YIELD_AFTER {
+                    thread::yield_now();
+                    paused = 0;
+                }
+            }
+        }
+    }
+
+    pub(super) struct Held<'a>(&'a Lock);
+
+    impl Drop for Held<'_> {
+        #[inline]
+        fn drop(&mut self) {
+            self.0.0.store(false, Ordering::Release);
+        }
+    }
+}
+
+/// In the models, loom's own: it would try how long one may spin.
+#[cfg(all(test, loom))]
+mod model {
+    use super::super::block;
+    use loom::sync::{Mutex, MutexGuard};
+
+    pub(super) struct Lock(Mutex<()>);
+
+    impl Lock {
+        pub(super) fn new() -> Self {
+            Self(Mutex::new(()))
+        }
+
+        pub(super) fn take(&self) -> Held<'_> {
+            Held(Some(self.0.lock().unwrap()))
+        }
+    }
+
+    pub(super) struct Held<'a>(Option<MutexGuard<'a, ()>>);
+
+    impl Drop for Held<'_> {
+        fn drop(&mut self) {
+            if block::is_torn_down() {
+                std::mem::forget(self.0.take());
+            }
+        }
     }
 }

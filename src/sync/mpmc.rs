@@ -12,9 +12,9 @@
 //! message is lost: a wait that has been given one, or has given its own, succeeds.
 //!
 //! # Differs from std
-//! `std::sync::mpmc` is not stable yet. While its thread unwinds a fiber does not suspend, so a wait
-//! in a destructor blocks the worker: if what it waits for is a fiber of the same worker, it waits
-//! for ever. Use the `try_` functions there.
+//! `std::sync::mpmc` is not stable yet. While its thread unwinds a fiber does not suspend, so a
+//! wait in a destructor blocks the worker: if what it waits for is a fiber of the same worker, it
+//! waits for ever. Use the `try_` functions there.
 //!
 //! # Examples
 //! ```
@@ -331,6 +331,20 @@ fn timed_out(error: NotReceived) -> RecvTimeoutError {
     match error {
         NotReceived::Empty => RecvTimeoutError::Timeout,
         NotReceived::Disconnected => RecvTimeoutError::Disconnected,
+    }
+}
+
+impl<T> Sender<T> {
+    /// For `select!`.
+    pub(super) fn channel(&self) -> &chan::Channel<T> {
+        &self.0
+    }
+}
+
+impl<T> Receiver<T> {
+    /// For `select!`.
+    pub(super) fn channel(&self) -> &chan::Channel<T> {
+        &self.0
     }
 }
 

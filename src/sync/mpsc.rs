@@ -345,6 +345,27 @@ impl<T> Receiver<T> {
     }
 }
 
+impl<T> Sender<T> {
+    /// For `select!`.
+    pub(super) fn channel(&self) -> &chan::Channel<T> {
+        &self.0
+    }
+}
+
+impl<T> SyncSender<T> {
+    /// For `select!`.
+    pub(super) fn channel(&self) -> &chan::Channel<T> {
+        &self.0
+    }
+}
+
+impl<T> Receiver<T> {
+    /// For `select!`.
+    pub(super) fn channel(&self) -> &chan::Channel<T> {
+        &self.0
+    }
+}
+
 fn timed_out(error: NotReceived) -> RecvTimeoutError {
     match error {
         NotReceived::Empty => RecvTimeoutError::Timeout,

@@ -36,6 +36,7 @@
 use super::block;
 use crate::atomic::{AtomicUsize, Ordering};
 use crate::coro::{OnCancel, Signal};
+use crate::sys::clock;
 use std::cell::Cell;
 use std::marker::PhantomPinned;
 use std::pin::{Pin, pin};
@@ -103,6 +104,17 @@ impl Waiter {
         self.selected.compare_exchange(WAITING, token, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
+    /// As `claim`, by somebody who holds the lock of a queue in which the waiter is.
+    #[inline]
+    fn claim_in_queue(&self, token: usize) -> bool {
+        if self.only {
+            // Nobody but those who hold that lock decides (`Waiter::only`).
+            self.selected.store(token, Ordering::Relaxed);
+            return true;
+        }
+        self.claim(token)
+    }
+
     /// Waits until it is claimed and woken, and returns the token of the node by which it was; or
     /// until the deadline, or until a cancel request (as `on_cancel` says), and returns `None`:
     /// then it cannot be claimed any more.
@@ -115,7 +127,7 @@ impl Waiter {
         deadline_ns: Option<u64>,
         on_cancel: OnCancel,
     ) -> Option<usize> {
-        if !block::wait(&self.signal, deadline_ns, on_cancel) {
+        if !block::wait(&self.signal, with_an_end(deadline_ns, on_cancel), on_cancel) {
             return self.withdraw();
         }
         Some(self.selected.load(Ordering::Relaxed))
@@ -131,7 +143,7 @@ impl Waiter {
         leave: impl FnOnce() -> bool,
     ) -> bool {
         debug_assert!(self.only);
-        if block::wait(&self.signal, deadline_ns, on_cancel) {
+        if block::wait(&self.signal, with_an_end(deadline_ns, on_cancel), on_cancel) {
             return true;
         }
         if leave() {
@@ -154,8 +166,21 @@ impl Waiter {
     }
 }
 
+/// The end of a runtime ends the waits that have a deadline, so those that it is to end get one.
+#[inline]
+fn with_an_end(deadline_ns: Option<u64>, on_cancel: OnCancel) -> Option<u64> {
+    match (deadline_ns, on_cancel) {
+        (None, OnCancel::End) => Some(clock::NEVER),
+        _ => deadline_ns,
+    }
+}
+
 impl Drop for Waiter {
+    #[inline]
     fn drop(&mut self) {
+        if block::is_torn_down() {
+            return;
+        }
         let selected = self.selected.load(Ordering::Relaxed);
         if selected != WAITING && selected != WITHDRAWN && !self.signal.is_set() {
             block::left_too_early();
@@ -200,7 +225,11 @@ impl<'a> Node<'a> {
 }
 
 impl Drop for Node<'_> {
+    #[inline]
     fn drop(&mut self) {
+        if block::is_torn_down() {
+            return;
+        }
         let queue = self.queue();
         if !queue.is_null() && (queue != CLAIMED || !self.waiter.signal.is_set()) {
             block::left_too_early();
@@ -230,6 +259,21 @@ impl Queue {
         self.head.is_null()
     }
 
+    /// Whether somebody else than `me` is in it who can be claimed at this moment.
+    pub(crate) fn has_other(&self, me: Pin<&Waiter>) -> bool {
+        let mut at = self.head;
+        // SAFETY: nodes in the queue are alive (invariant 2).
+        while let Some(node) = unsafe { at.as_ref() } {
+            if node.waiter.selected.load(Ordering::Relaxed) == WAITING
+                && !ptr::eq(node.waiter.get_ref(), me.get_ref())
+            {
+                return true;
+            }
+            at = node.next.get();
+        }
+        false
+    }
+
     /// Puts a node at the end. Once woken or withdrawn, its waiter must not wait again.
     #[inline]
     pub(crate) fn push(&mut self, node: Pin<&Node<'_>>) {
@@ -246,6 +290,23 @@ impl Queue {
         match unsafe { tail.as_ref() } {
             Some(tail) => tail.next.set(node),
             None => self.head = node,
+        }
+    }
+
+    /// Puts a node in front of all others.
+    pub(crate) fn push_front(&mut self, node: Pin<&Node<'_>>) {
+        assert!(node.queue().is_null(), "a node is in one queue at a time");
+        node.queue.store(self, atomic::Ordering::Relaxed);
+        let node: *const Node<'static> = ptr::from_ref(node.get_ref()).cast();
+        let head = std::mem::replace(&mut self.head, node);
+        // SAFETY: alive, as `node` was a reference a moment ago.
+        let entry = unsafe { &*node };
+        entry.prev.set(ptr::null());
+        entry.next.set(head);
+        // SAFETY: a node in the queue is alive (invariant 2), and shared.
+        match unsafe { head.as_ref() } {
+            Some(head) => head.prev.set(node),
+            None => self.tail = node,
         }
     }
 
@@ -282,17 +343,23 @@ impl Queue {
     /// whose wait is over). To be woken, or dropped, when the lock has been let go.
     #[inline]
     pub(crate) fn claim_first(&mut self) -> Option<Claimed> {
+        self.claim_first_if(|_, _| true)
+    }
+
+    /// As `claim_first`, if `wanted` says so of that waiter's token and slot.
+    #[inline]
+    pub(crate) fn claim_first_if(
+        &mut self,
+        wanted: impl Fn(usize, *mut ()) -> bool,
+    ) -> Option<Claimed> {
         // SAFETY: nodes in the queue are alive (invariant 2).
         while let Some(node) = unsafe { self.head.as_ref() } {
-            // First the claim, while the node is in the queue and so cannot go (invariant 3).
-            let waiter = node.waiter;
-            if waiter.only {
-                // Nobody but those who hold the lock decides (`Waiter::only`).
-                waiter.selected.store(node.token, Ordering::Relaxed);
-                self.unlink(node, CLAIMED);
-                return Some(Claimed(node));
+            let waits = node.waiter.selected.load(Ordering::Relaxed) == WAITING;
+            if waits && !wanted(node.token, node.slot) {
+                return None;
             }
-            if waiter.claim(node.token) {
+            // First the claim, while the node is in the queue and so cannot go (invariant 3).
+            if waits && node.waiter.claim_in_queue(node.token) {
                 self.unlink(node, CLAIMED);
                 return Some(Claimed(node));
             }
@@ -301,24 +368,41 @@ impl Queue {
         None
     }
 
+    /// Claims the first waiter that can be claimed among those of which `wanted` says so, and takes
+    /// it out. The others stay.
+    #[allow(dead_code, reason = "for `futex`, which the models leave out")]
+    pub(crate) fn claim_among(
+        &mut self,
+        wanted: impl Fn(usize, *mut ()) -> bool,
+    ) -> Option<Claimed> {
+        let mut at = self.head;
+        // SAFETY: nodes in the queue are alive (invariant 2).
+        while let Some(node) = unsafe { at.as_ref() } {
+            at = node.next.get();
+            if wanted(node.token, node.slot) && node.waiter.claim_in_queue(node.token) {
+                self.unlink(node, CLAIMED);
+                return Some(Claimed(node));
+            }
+        }
+        None
+    }
+
     /// Claims the first `count` waiters that can be claimed.
     pub(crate) fn claim(&mut self, count: usize) -> ClaimedList {
-        let mut list = ClaimedList { head: ptr::null(), count: 0 };
-        let mut last: *const Node<'static> = ptr::null();
-        while list.count < count {
-            let Some(claimed) = self.claim_first() else { break };
-            let node = claimed.0;
-            std::mem::forget(claimed);
-            // SAFETY: claimed and not woken, so alive (invariant 4); out of the queue, so its links
-            // are the claimer's.
-            unsafe { (*node).next.set(ptr::null()) };
-            // SAFETY: as above.
-            match unsafe { last.as_ref() } {
-                Some(last) => last.next.set(node),
-                None => list.head = node,
-            }
-            last = node;
-            list.count += 1;
+        let mut list = ClaimedList::new();
+        while list.count < count
+            && let Some(claimed) = self.claim_first()
+        {
+            list.push(claimed);
+        }
+        list
+    }
+
+    /// Claims waiters for as long as `wanted` says so of the first one's token and slot.
+    pub(crate) fn claim_while(&mut self, wanted: impl Fn(usize, *mut ()) -> bool) -> ClaimedList {
+        let mut list = ClaimedList::new();
+        while let Some(claimed) = self.claim_first_if(&wanted) {
+            list.push(claimed);
         }
         list
     }
@@ -344,6 +428,7 @@ impl Claimed {
     }
 
     /// Which of its waiter's nodes was claimed.
+    #[allow(dead_code, reason = "`select` is to ask this")]
     #[inline]
     pub(crate) fn token(&self) -> usize {
         // SAFETY: as in `slot`.
@@ -371,10 +456,32 @@ impl Drop for Claimed {
 #[must_use = "the waiters are woken when this is dropped: first let go of the queue's lock"]
 pub(crate) struct ClaimedList {
     head: *const Node<'static>,
+    tail: *const Node<'static>,
     count: usize,
 }
 
 impl ClaimedList {
+    /// Nobody.
+    pub(crate) fn new() -> Self {
+        Self { head: ptr::null(), tail: ptr::null(), count: 0 }
+    }
+
+    /// Adds one at the end.
+    pub(crate) fn push(&mut self, claimed: Claimed) {
+        let node = claimed.0;
+        std::mem::forget(claimed);
+        // SAFETY: claimed and not woken, so alive (invariant 4); out of the queue, so its links are
+        // the claimer's.
+        unsafe { (*node).next.set(ptr::null()) };
+        // SAFETY: as above.
+        match unsafe { self.tail.as_ref() } {
+            Some(tail) => tail.next.set(node),
+            None => self.head = node,
+        }
+        self.tail = node;
+        self.count += 1;
+    }
+
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
         self.count
@@ -440,106 +547,4 @@ pub(crate) fn wait_in<T>(
 }
 
 #[cfg(all(test, not(loom)))]
-mod tests {
-    use super::*;
-    use crate::sys::clock;
-    use std::cell::Cell;
-    use std::sync::Arc;
-    use std::time::Duration;
-
-    /// What is handed over goes to the one who waits longest, and arrives.
-    #[test]
-    fn first_come_first_served() {
-        let queue = Arc::new(Locked::new(Queue::new()));
-        let mut threads = Vec::new();
-        for index in 0..3 {
-            let shared = Arc::clone(&queue);
-            threads.push(std::thread::spawn(move || {
-                let slot = Cell::new(0_usize);
-                let waiter = pin!(Waiter::new());
-                let node = pin!(Node::new(waiter.as_ref(), 7, (&raw const slot).cast_mut().cast()));
-                shared.lock().push(node.as_ref());
-                assert_eq!(waiter.as_ref().wait(None, OnCancel::Ignore), Some(7));
-                assert_eq!(slot.get(), index);
-            }));
-            while length(&queue) != index + 1 {
-                std::thread::yield_now();
-            }
-        }
-        for index in 0..3 {
-            let claimed = queue.lock().claim_first().unwrap();
-            assert_eq!(claimed.token(), 7);
-            // SAFETY: the waiter's `slot`, until it is woken.
-            unsafe { (*claimed.slot().cast::<Cell<usize>>()).set(index) };
-            claimed.wake();
-        }
-        assert!(queue.lock().claim_first().is_none());
-        for thread in threads {
-            thread.join().unwrap();
-        }
-    }
-
-    fn length(queue: &Locked<Queue>) -> usize {
-        let queue = queue.lock();
-        let mut length = 0;
-        let mut at = queue.head;
-        // SAFETY: nodes in a locked queue are alive.
-        while let Some(node) = unsafe { at.as_ref() } {
-            length += 1;
-            at = node.next.get();
-        }
-        length
-    }
-
-    /// One waiter in two queues: the first claim wins, in the other queue it is passed over.
-    #[test]
-    fn claimed_once() {
-        let (one, two) = (Locked::new(Queue::new()), Locked::new(Queue::new()));
-        let waiter = pin!(Waiter::new());
-        let first = pin!(Node::new(waiter.as_ref(), 1, ptr::null_mut()));
-        let second = pin!(Node::new(waiter.as_ref(), 2, ptr::null_mut()));
-        one.lock().push(first.as_ref());
-        two.lock().push(second.as_ref());
-        assert!(!one.lock().remove(second.as_ref()), "it is in the other one");
-        two.lock().claim_first().unwrap().wake();
-        assert!(one.lock().claim_first().is_none());
-        assert_eq!(waiter.as_ref().wait(None, OnCancel::Ignore), Some(2));
-        assert!(!one.lock().remove(first.as_ref()) && !two.lock().remove(second.as_ref()));
-    }
-
-    /// One that gives up is not handed anything, from whichever place it leaves.
-    #[test]
-    fn withdrawn_is_passed_over() {
-        let queue = Locked::new(Queue::new());
-        for leaves in 0..3 {
-            let waiters = [pin!(Waiter::new()), pin!(Waiter::new()), pin!(Waiter::new())];
-            let [a, b, c] = &waiters;
-            let a_node = pin!(Node::new(a.as_ref(), 1, ptr::null_mut()));
-            let b_node = pin!(Node::new(b.as_ref(), 2, ptr::null_mut()));
-            let c_node = pin!(Node::new(c.as_ref(), 3, ptr::null_mut()));
-            let nodes = [a_node.as_ref(), b_node.as_ref(), c_node.as_ref()];
-            for node in nodes {
-                queue.lock().push(node);
-            }
-            let soon = clock::deadline_ns(Duration::from_millis(1));
-            assert_eq!(waiters[leaves].as_ref().wait(Some(soon), OnCancel::Ignore), None);
-            assert!(queue.lock().remove(nodes[leaves]));
-            assert!(!queue.lock().remove(nodes[leaves]));
-            let all = queue.lock().claim_all();
-            assert_eq!(all.len(), 2);
-            let tokens: Vec<_> = all.map(|claimed| claimed.token()).collect();
-            let expected: Vec<_> = (0..3).filter(|at| *at != leaves).map(|at| at + 1).collect();
-            assert_eq!(tokens, expected);
-            assert!(queue.lock().is_empty());
-        }
-    }
-
-    #[test]
-    fn a_wait_that_is_not_begun() {
-        let queue = Locked::new(Queue::new());
-        assert_eq!(wait_in(&queue, |q| q, None, OnCancel::Ignore, |_| false), Waited::Not);
-        let soon = Some(clock::deadline_ns(Duration::from_millis(1)));
-        assert_eq!(wait_in(&queue, |q| q, soon, OnCancel::Ignore, |_| true), Waited::GaveUp);
-        assert!(queue.lock().is_empty());
-    }
-}
+mod tests;

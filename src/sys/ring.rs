@@ -35,14 +35,17 @@ pub(crate) fn eventfd() -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Adds one to an eventfd.
-pub(crate) fn signal_eventfd(fd: RawFd) {
+/// Adds one to an eventfd. Returns whether that was possible.
+pub(crate) fn signal_eventfd(fd: RawFd) -> bool {
     let one = 1_u64;
     loop {
         // SAFETY: writes 8 bytes from a live local.
         let written = unsafe { libc::write(fd, (&raw const one).cast(), 8) };
-        if written >= 0 || io::Error::last_os_error().raw_os_error() != Some(libc::EINTR) {
-            return;
+        if written >= 0 {
+            return true;
+        }
+        if io::Error::last_os_error().raw_os_error() != Some(libc::EINTR) {
+            return false;
         }
     }
 }
@@ -76,7 +79,11 @@ pub(crate) fn post(fd: RawFd, user_data: u64) -> bool {
             return true;
         }
         match io::Error::last_os_error().raw_os_error() {
-            Some(libc::EINTR | libc::EAGAIN) => {}
+            // No memory for the message, or no room: the ring's owner takes it up soon, or somebody
+            // frees some.
+            Some(libc::EINTR | libc::EAGAIN | libc::ENOMEM | libc::EOVERFLOW) => {
+                std::thread::yield_now();
+            }
             _ => return false,
         }
     }

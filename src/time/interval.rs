@@ -74,6 +74,11 @@ pub fn interval_at(start: Instant, period: Duration) -> Interval {
 }
 
 impl Interval {
+    /// When `tick` will return, if it is called before.
+    pub(crate) fn next_tick(&self) -> Instant {
+        self.next
+    }
+
     /// Waits for the next tick and returns the time it was due at.
     ///
     /// # Cancellation

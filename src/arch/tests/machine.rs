@@ -294,3 +294,13 @@ fn no_shadow_stack_here() {
     assert!(!crate::arch::portable::has_shadow_stack());
     assert!(!crate::arch::has_shadow_stack());
 }
+
+/// Both ways of asking lead to this frame, or near it.
+#[test]
+fn the_stack_pointer() {
+    let here = 0_u8;
+    let native = crate::arch::stack_pointer();
+    assert!(native <= (&raw const here).addr() || cfg!(sanitizer = "address"));
+    let portable = crate::arch::portable::stack_pointer();
+    assert!(native.abs_diff(portable) < 4096 || cfg!(sanitizer = "address"));
+}

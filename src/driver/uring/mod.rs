@@ -14,6 +14,7 @@ use super::{Caps, Config, SleepWord, Wait, Waker};
 use crate::coro::header::Waiting;
 use crate::coro::pending::PendingList;
 use crate::coro::{FiberList, PendingPtr};
+use crate::op::perform;
 use io_uring::{opcode, squeue, types};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
@@ -199,7 +200,9 @@ impl Uring {
             }
         }
         while let Some(op) = self.backlog.pop() {
-            if op.cancel_sent() || self.ending {
+            // SAFETY: the op is ours, and the reference does not leave this line.
+            let may_end = unsafe { op.op() }.can_be_refused();
+            if may_end && (op.cancel_sent() || self.ending) {
                 op.set_outcome(-libc::ECANCELED);
                 self.complete(op, ready);
             } else if !self.start(op, ready) {
@@ -246,10 +249,20 @@ impl Uring {
         if result == -libc::EAGAIN || op.polling().get() {
             return self.not_ready(op, result, done, ready);
         }
+        let result = if result == -libc::ECANCELED { self.taken_back(op) } else { result };
         op.set_outcome(result);
         if done {
             self.complete(op, ready);
         }
+    }
+
+    /// The op was cancelled. If that was a close, which nobody asks to be, then by `cancel_all`: it
+    /// is performed here, as in `close_completed`.
+    #[cold]
+    fn taken_back(&self, op: PendingPtr) -> i32 {
+        // SAFETY: the op is still ours, and the reference does not leave this function.
+        let op = unsafe { op.op() };
+        if self.ending && !op.can_be_refused() { perform::perform(op) } else { -libc::ECANCELED }
     }
 
     /// The descriptor is in non-blocking mode and was not ready: asks the kernel to say when it is,

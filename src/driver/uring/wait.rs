@@ -109,7 +109,7 @@ pub(crate) fn self_test(method: WakeMethod) -> io::Result<bool> {
         if let Ok(waker) = wait_for_go.recv() {
             // Pokes again and again: what is tested is whether the kernel passes it on at all.
             let start = Instant::now();
-            while start.elapsed() < PATIENCE && !word.notify(|word| waker.poke(word)) {
+            while start.elapsed() < PATIENCE && !word.notify(|word| _ = waker.poke(word)) {
                 std::thread::sleep(Duration::from_micros(50));
             }
         }

@@ -2,8 +2,8 @@
 //!
 //! It is used under the channel's lock, so no operation allocates, frees, or moves more than one
 //! message: the caller brings a new block when [`Messages::wants_block`] says so, and takes emptied
-//! ones away with [`Messages::pop`] to free them when it has let go of the lock. A few emptied blocks
-//! are kept for the next messages.
+//! ones away with [`Messages::pop`] to free them when it has let go of the lock. A few emptied
+//! blocks are kept for the next messages.
 //!
 //! ```text
 //!   head ──► ┌─────────────┐      ┌─────────────┐      ┌─────────────┐ ◄── tail

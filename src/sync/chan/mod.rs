@@ -18,12 +18,13 @@
 //! wait: who takes a message out puts the next waiting sender's in, under the same lock.
 //!
 //! A cancel request ends a wait as if the other side had gone. What was handed over before is
-//! kept: the claim decides (`wait.rs`).
+//! kept: the claim decides (`sync/wait.rs`).
 
 mod messages;
 
 use super::block;
 use super::lock::{Guard, Locked};
+use super::select::Place;
 use super::wait::{Claimed, Node, Queue, Waiter};
 use crate::atomic::{AtomicUsize, Ordering};
 use crate::coro::OnCancel;
@@ -172,6 +173,9 @@ impl<T> Channel<T> {
 
     #[inline]
     pub(crate) fn send(&self, message: T, until: Until) -> Result<(), NotSent<T>> {
+        if until.waits() {
+            block::take_turns();
+        }
         let here = block::place();
         let mut round = 0;
         loop {
@@ -205,6 +209,9 @@ impl<T> Channel<T> {
 
     #[inline]
     pub(crate) fn recv(&self, until: Until) -> Result<T, NotReceived> {
+        if until.waits() {
+            block::take_turns();
+        }
         let here = block::place();
         let mut round = 0;
         loop {
@@ -244,10 +251,43 @@ impl<T> Channel<T> {
         while block::linger(*round) {
             *round += 1;
             if self.length.load(Ordering::Relaxed) != length {
+                // Who has changed it is about to let go of the lock.
+                std::hint::spin_loop();
                 return;
             }
         }
         *round = DONE;
+    }
+
+    /// Queues a place of `select!` for a message, unless it need not wait.
+    pub(crate) fn enter_receiving(&self, place: &Place<'_>) -> bool {
+        let mut state = self.state.lock();
+        let ready =
+            state.messages.len() > 0 || state.senders == 0 || state.sending.has_other(place.waiter);
+        if !ready {
+            state.receiving.push(place.node);
+        }
+        !ready
+    }
+
+    pub(crate) fn leave_receiving(&self, place: &Place<'_>) {
+        self.state.lock().receiving.remove(place.node);
+    }
+
+    /// Queues a place of `select!` for room, unless it need not wait.
+    pub(crate) fn enter_sending(&self, place: &Place<'_>) -> bool {
+        let mut state = self.state.lock();
+        let ready = state.messages.len() < state.capacity
+            || state.receivers == 0
+            || state.receiving.has_other(place.waiter);
+        if !ready {
+            state.sending.push(place.node);
+        }
+        !ready
+    }
+
+    pub(crate) fn leave_sending(&self, place: &Place<'_>) {
+        self.state.lock().sending.remove(place.node);
     }
 
     pub(crate) fn send_timeout(&self, message: T, timeout: Duration) -> Result<(), NotSent<T>> {
