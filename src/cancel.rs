@@ -17,7 +17,7 @@
 //! # What a request does
 //! | the fiber is in, or comes to | while a request is pending |
 //! |---|---|
-//! | an operation of [`fs`](crate::fs), or any that returns an [`io::Result`](std::io::Result) | fails and reports, unless it has completed or the kernel does not let go of it (an `fsync`); one that comes later is not begun |
+//! | an operation of [`fs`](crate::fs), or any that returns an [`io::Result`] | fails and reports, unless it has completed or the kernel does not let go of it (an `fsync`); one that comes later is not begun |
 //! | an operation that this kernel's io_uring does not know | is not begun, and reports; once it has begun, it is waited for |
 //! | a call of [`fs`](crate::fs) that no io_uring knows (listings, permissions, times, owners, `read_link`, `canonicalize`, the bulk of `copy`) | nothing: it is begun, and waited for |
 //! | closing a descriptor, by `close` or by a drop | is done all the same, and does not report |
@@ -37,7 +37,7 @@
 //! | [`no_suspend`](crate::no_suspend), computing | nothing |
 //! | a destructor while its thread unwinds | nothing: operations are performed |
 //!
-//! Only what fails with an [`io::Error`](std::io::Error) that [`is_cancelled`] recognises reports.
+//! Only what fails with an [`io::Error`] that [`is_cancelled`] recognises reports.
 //! A fiber that has not started yet starts, and its first operation fails. One that has ended keeps
 //! its result.
 //!

@@ -1,4 +1,4 @@
-//! A channel's memory comes and goes by layouts that match, whoever leaves while a sender is getting
+//! A channel's memory comes and goes by layouts that match, whoever leaves while a sender gets
 //! some.
 
 use std::alloc::{GlobalAlloc, Layout, System};

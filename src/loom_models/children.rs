@@ -46,7 +46,7 @@ fn the_owner_leaves_after_all_children() {
         // waker; loom needs no sleeping here.
         let may_leave = match frame.children.leave() {
             None => true,
-            Some(all_ended) => !all_ended.register(Waiter::Fiber(8)),
+            Some(all_ended) => !all_ended.register(Waiter::Fiber(64)),
         };
         if may_leave {
             assert_eq!(frame.borrowed.load(Relaxed), 3, "the frame is left too early");
@@ -68,10 +68,10 @@ fn the_owner_is_woken_once() {
         let theirs = Arc::clone(&frame);
         let away = thread::spawn(move || theirs.children.ended(AWAY));
         let all_ended = frame.children.leave().expect("one is at home");
-        let waits = all_ended.register(Waiter::Fiber(8));
+        let waits = all_ended.register(Waiter::Fiber(64));
         // What the owner's worker does while the owner is off its stack.
         let wakers = [frame.children.ended(HOME), away.join().unwrap()];
-        let woken = wakers.iter().filter(|waiter| **waiter == Waiter::Fiber(8)).count();
+        let woken = wakers.iter().filter(|waiter| **waiter == Waiter::Fiber(64)).count();
         assert_eq!(woken, usize::from(waits), "a wake-up is lost or doubled");
     });
 }
