@@ -52,14 +52,19 @@
 //! [`BufReader`](std::io::BufReader), suspends too. [`os::unix::fs`] has the rest of what Unix
 //! offers.
 //!
+//! # Sockets
+//! [`net`] is [`std::net`], and [`os::unix::net`] has the sockets of the Unix family. A server is a
+//! loop that accepts, and a fiber for each connection; its reads and writes are those of
+//! [`Read`](std::io::Read) and [`Write`](std::io::Write).
+//!
+//! # What is not known here
 //! For calls that block and are not known here (a C library's, std's own) there is [`unblock`]: it
 //! runs a closure on a thread of a pool while the fiber waits.
 //!
 //! # Waiting
 //! [`sleep`], [`yield_now`], [`park`] and [`Fiber::unpark`] are as in [`std::thread`]; [`time`] has
-//! intervals and timeouts. [`current`]
-//! names the fiber, [`is_fiber`] says whether there is one. [`fiber_local!`] declares values of
-//! which every fiber has its own.
+//! intervals and timeouts. [`current`] names the fiber, [`is_fiber`] says whether there is one.
+//! [`fiber_local!`] declares values of which every fiber has its own.
 //!
 //! [`sync`] is [`std::sync`] for fibers and threads mixed: locks, conditions, once-cells, channels,
 //! and more kinds of each than std has. [`select!`] waits for the first of several things.
