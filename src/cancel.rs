@@ -17,7 +17,7 @@
 //! # What a request does
 //! | the fiber is in, or comes to | while a request is pending |
 //! |---|---|
-//! | an operation of [`fs`](crate::fs), or any that returns an [`io::Result`](std::io::Result) | fails and reports, unless it has completed or the kernel does not let go of it (an `fsync`); one that comes later is not begun |
+//! | an operation of [`fs`](crate::fs), or any that returns an [`io::Result`] | fails and reports, unless it has completed or the kernel does not let go of it (an `fsync`); one that comes later is not begun |
 //! | an operation that this kernel's io_uring does not know | is not begun, and reports; once it has begun, it is waited for |
 //! | a call of [`fs`](crate::fs) that no io_uring knows (listings, permissions, times, owners, `read_link`, `canonicalize`, the bulk of `copy`) | nothing: it is begun, and waited for |
 //! | closing a descriptor, by `close` or by a drop | is done all the same, and does not report |
@@ -25,6 +25,8 @@
 //! | [`park`](crate::park), [`park_timeout`](crate::park_timeout) | wakes once |
 //! | [`yield_now`](crate::yield_now) | nothing |
 //! | [`join`](crate::JoinHandle::join), `join_timeout`, `cancel_join` | nothing: the result would be lost. Cancel the fiber that is waited for |
+//! | the end of a [`scope`](crate::scope()), the next of a [`FiberSet`](crate::FiberSet) | nothing: cancel the fibers that are waited for |
+//! | the end of a [`try_scope`](crate::try_scope()), [`race`](crate::race()), [`join`](crate::join()) | is passed on to the fibers that are waited for, once, and stays pending |
 //! | [`unblock`](crate::unblock) | nothing: the closure borrows, and runs to its end |
 //! | locking a mutex or a read-write lock | nothing |
 //! | waiting on a condition variable | returns early, as spurious wake-ups do |
@@ -35,7 +37,7 @@
 //! | [`no_suspend`](crate::no_suspend), computing | nothing |
 //! | a destructor while its thread unwinds | nothing: operations are performed |
 //!
-//! Only what fails with an [`io::Error`](std::io::Error) that [`is_cancelled`] recognises reports.
+//! Only what fails with an [`io::Error`] that [`is_cancelled`] recognises reports.
 //! A fiber that has not started yet starts, and its first operation fails. One that has ended keeps
 //! its result.
 //!

@@ -52,17 +52,43 @@
 //! [`BufReader`](std::io::BufReader), suspends too. [`os::unix::fs`] has the rest of what Unix
 //! offers.
 //!
+//! # Sockets
+//! [`net`] is [`std::net`], and [`os::unix::net`] has the sockets of the Unix family. A server is a
+//! loop that accepts, and a fiber for each connection; its reads and writes are those of
+//! [`Read`](std::io::Read) and [`Write`](std::io::Write).
+//!
+//! # What is not known here
 //! For calls that block and are not known here (a C library's, std's own) there is [`unblock`]: it
 //! runs a closure on a thread of a pool while the fiber waits.
 //!
 //! # Waiting
 //! [`sleep`], [`yield_now`], [`park`] and [`Fiber::unpark`] are as in [`std::thread`]; [`time`] has
-//! intervals and timeouts. [`current`]
-//! names the fiber, [`is_fiber`] says whether there is one. [`fiber_local!`] declares values of
-//! which every fiber has its own.
+//! intervals and timeouts. [`current`] names the fiber, [`is_fiber`] says whether there is one.
+//! [`fiber_local!`] declares values of which every fiber has its own.
 //!
 //! [`sync`] is [`std::sync`] for fibers and threads mixed: locks, conditions, once-cells, channels,
 //! and more kinds of each than std has. [`select!`] waits for the first of several things.
+//!
+//! # Scopes
+//! [`scope()`] is [`std::thread::scope`]: its fibers may borrow what lives around it, and have
+//! ended when it returns. In a [`try_scope()`] the first failure has the others asked to end, in a
+//! [`race()`] the first result. [`join()`] runs two closures, and makes a fiber for the second only
+//! if that is of use, so it serves to divide computations down to small pieces. A [`FiberSet`]
+//! yields results in the order in which its fibers end.
+//!
+//! ```
+//! ramie::Runtime::new()?.run(|| {
+//!     let names = ["Cargo.toml", "README.md"];
+//!     let mut sizes = [0; 2];
+//!     ramie::scope(|s| {
+//!         for (name, size) in names.iter().zip(&mut sizes) {
+//!             s.spawn(move || *size = ramie::fs::metadata(name).unwrap().len());
+//!         }
+//!     });
+//!     assert!(sizes.iter().all(|size| *size > 100));
+//! });
+//! # std::io::Result::Ok(())
+//! ```
 //!
 //! # Async code
 //! [`block_on`] runs a future on the calling fiber, which suspends where the future is pending;
@@ -263,7 +289,10 @@ pub use ramie_macros::main;
 /// ```
 pub use ramie_macros::test;
 pub use runtime::{Handle, Metrics, Runtime, RuntimeBuilder};
-pub use scope::{Scope, ScopedJoinHandle, scope};
+pub use scope::{
+    FiberSet, Race, Scope, ScopedJoinHandle, TryScope, TryScopedJoinHandle, join, race, scope,
+    try_scope,
+};
 pub use time::sleep;
 
 /// The example on the project's front page.

@@ -1,5 +1,5 @@
-//! A channel's memory comes and goes by layouts that match, whoever leaves while a sender is
-//! getting some.
+//! A channel's memory comes and goes by layouts that match, whoever leaves while a sender gets
+//! some.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::{Cell, RefCell};

@@ -79,8 +79,8 @@ fn connect(client: &impl AsRawFd, path: &Path) {
     assert_eq!(result, 0, "{}", io::Error::last_os_error());
 }
 
-/// The mode belongs to the socket, not to the descriptor. Whoever has another one may change it
-/// back, and an accept that waits after all must not take the worker with it.
+/// The mode is the socket's, not the descriptor's. Whoever has another one may change it back,
+/// and an accept that waits after all must not take the worker with it.
 #[test]
 fn a_listener_that_others_made_blocking_again() {
     static ADDR: Mutex<Option<SocketAddr>> = Mutex::new(None);

@@ -517,7 +517,8 @@ fn a_main_fiber_that_is_never_made() {
         install();
         let runtime = runtime(1);
         STAYS.with(|_| ());
-        let _outer = info_span!("outer", n = 1_u64).entered_here();
+        let outer = info_span!("outer", n = 1_u64);
+        let _outer = outer.enter();
         assert!(catch_unwind(AssertUnwindSafe(|| runtime.run(|| ()))).is_err());
         event(1, 1);
     });

@@ -45,7 +45,7 @@ pub(crate) mod timer;
 
 pub(crate) use bounds::{Bound, Bounds};
 pub(crate) use cancel::Cancel;
-pub(crate) use children::Children;
+pub(crate) use children::{Children, Place};
 pub(crate) use header::{FiberPtr, Header};
 pub(crate) use list::FiberList;
 pub(crate) use park::{AfterSwitch, OnCancel, Wait};

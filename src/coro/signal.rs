@@ -75,7 +75,7 @@ impl Waiter {
             Self::None => EMPTY,
             Self::Detached => DETACHED,
             Self::Fiber(address) => {
-                debug_assert!(address & FLAGS == 0 && address != 0);
+                debug_assert!(address & (FLAGS | STAYS) == 0 && address != 0);
                 address
             }
             Self::Thread(address) => {

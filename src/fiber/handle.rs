@@ -28,6 +28,13 @@ impl Fiber {
         }
     }
 
+    /// What `JoinHandle::cancel` does; nothing to a thread.
+    pub(crate) fn request_cancel(&self) {
+        if let Inner::Fiber(fiber) = self.0 {
+            super::join::request_cancel(fiber);
+        }
+    }
+
     /// The name given to [`Builder::name`](crate::Builder::name).
     pub fn name(&self) -> Option<&str> {
         match &self.0 {

@@ -273,7 +273,7 @@ fn lost_message() -> Box<dyn Any + Send> {
     Box::new("the runtime was shut down before the fiber ended")
 }
 
-fn request_cancel(fiber: FiberPtr) {
+pub(super) fn request_cancel(fiber: FiberPtr) {
     let header = fiber.header();
     if !header.cancel.request() {
         return;

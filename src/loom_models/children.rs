@@ -1,10 +1,13 @@
 //! `coro/children.rs`: the owner of a scope leaves when the last child has ended, and not before.
 
 use super::{check, must_fail};
-use crate::coro::{Children, Waiter};
+use crate::coro::{Children, Place, Waiter};
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use loom::thread;
+
+const HOME: Place = Place(1);
+const AWAY: Place = Place(2);
 
 /// What a scope's frame holds: the count, and what the children borrow.
 struct Frame {
@@ -12,59 +15,63 @@ struct Frame {
     borrowed: AtomicUsize,
 }
 
-/// Two children, one of which adds a third, and their owner, who leaves as `may_leave` says.
-fn two_and_their_child(may_leave: impl Fn(&Frame) -> bool) {
-    let frame = Arc::new(Frame { children: Children::new(), borrowed: AtomicUsize::new(0) });
-    let child = |frame: &Arc<Frame>, has_child: bool| {
-        let frame = Arc::clone(frame);
-        frame.children.add();
-        thread::spawn(move || {
-            frame.borrowed.fetch_add(1, Relaxed);
-            if has_child {
-                frame.children.add();
-                frame.borrowed.fetch_add(1, Relaxed);
-                assert_eq!(frame.children.ended(), Waiter::None);
-            }
-            let waiter = frame.children.ended();
-            assert!(matches!(waiter, Waiter::None | Waiter::Fiber(_)));
-        })
-    };
-    let children = [child(&frame, true), child(&frame, false)];
-    if may_leave(&frame) {
-        assert_eq!(frame.borrowed.load(Relaxed), 3, "the frame is left too early");
-    }
-    for child in children {
-        child.join().unwrap();
+impl Frame {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { children: Children::new(HOME), borrowed: AtomicUsize::new(0) })
     }
 }
 
-/// Waits as `scope` does, by the signal alone.
+/// Two children that end away, one of which adds a third, and one that ends at home.
 #[test]
 fn the_owner_leaves_after_all_children() {
     check(3, || {
-        two_and_their_child(|frame| match frame.children.leave() {
+        let frame = Frame::new();
+        let child = |has_child: bool| {
+            let frame = Arc::clone(&frame);
+            frame.children.add(HOME);
+            thread::spawn(move || {
+                frame.borrowed.fetch_add(1, Relaxed);
+                if has_child {
+                    frame.children.add(AWAY);
+                    frame.borrowed.fetch_add(1, Relaxed);
+                    assert_eq!(frame.children.ended(AWAY), Waiter::None);
+                }
+                _ = frame.children.ended(AWAY);
+            })
+        };
+        let children = [child(true), child(false)];
+        frame.children.add(HOME);
+        assert_eq!(frame.children.ended(HOME), Waiter::None);
+        // Waits as `scope` does, by the signal alone. If it could be registered there would be a
+        // waker; loom needs no sleeping here.
+        let may_leave = match frame.children.leave() {
             None => true,
-            // Registered, it would be woken; loom needs no sleeping here.
-            Some(all_ended) => !all_ended.register(Waiter::Fiber(8)),
-        });
+            Some(all_ended) => !all_ended.register(Waiter::Fiber(64)),
+        };
+        if may_leave {
+            assert_eq!(frame.borrowed.load(Relaxed), 3, "the frame is left too early");
+        }
+        for child in children {
+            child.join().unwrap();
+        }
     });
 }
 
-/// It wakes up once: the last child finds it, unless it finds the signal set.
+/// It is woken once, if it waits. One child is away from its beginning to its end, one ends at home
+/// when the owner has come to wait already.
 #[test]
 fn the_owner_is_woken_once() {
     check(3, || {
-        let children = Arc::new(Children::new());
-        children.add();
-        children.add();
-        let ends = || {
-            let children = Arc::clone(&children);
-            thread::spawn(move || children.ended())
-        };
-        let threads = [ends(), ends()];
-        let waits = children.leave().is_some_and(|signal| signal.register(Waiter::Fiber(8)));
-        let wakers = threads.map(|thread| thread.join().unwrap());
-        let woken = wakers.iter().filter(|waiter| **waiter == Waiter::Fiber(8)).count();
+        let frame = Frame::new();
+        frame.children.add(HOME);
+        frame.children.add(HOME);
+        let theirs = Arc::clone(&frame);
+        let away = thread::spawn(move || theirs.children.ended(AWAY));
+        let all_ended = frame.children.leave().expect("one is at home");
+        let waits = all_ended.register(Waiter::Fiber(64));
+        // What the owner's worker does while the owner is off its stack.
+        let wakers = [frame.children.ended(HOME), away.join().unwrap()];
+        let woken = wakers.iter().filter(|waiter| **waiter == Waiter::Fiber(64)).count();
         assert_eq!(woken, usize::from(waits), "a wake-up is lost or doubled");
     });
 }
@@ -73,14 +80,12 @@ fn the_owner_is_woken_once() {
 #[test]
 fn canary_the_count_is_not_enough() {
     must_fail(3, "the signal is touched after the frame is left", || {
-        let frame = Arc::new(Frame { children: Children::new(), borrowed: AtomicUsize::new(0) });
-        frame.children.add();
+        let frame = Frame::new();
+        frame.children.add(HOME);
         let theirs = Arc::clone(&frame);
-        let child = thread::spawn(move || {
-            _ = theirs.children.ended();
-        });
+        let child = thread::spawn(move || _ = theirs.children.ended(AWAY));
         if let Some(all_ended) = frame.children.leave()
-            && frame.children.alive() == 0
+            && frame.children.away() == 0
         {
             assert!(all_ended.is_set(), "the signal is touched after the frame is left");
         }
@@ -92,11 +97,11 @@ fn canary_the_count_is_not_enough() {
 #[test]
 fn canary_counted_out_too_early() {
     must_fail(3, "the frame is left too early", || {
-        let frame = Arc::new(Frame { children: Children::new(), borrowed: AtomicUsize::new(0) });
-        frame.children.add();
+        let frame = Frame::new();
+        frame.children.add(HOME);
         let theirs = Arc::clone(&frame);
         let child = thread::spawn(move || {
-            _ = theirs.children.ended();
+            _ = theirs.children.ended(AWAY);
             theirs.borrowed.fetch_add(1, Relaxed);
         });
         if frame.children.leave().is_none_or(|all_ended| all_ended.is_set()) {

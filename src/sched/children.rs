@@ -4,12 +4,19 @@ use super::remote::bump;
 use super::submit::wake_waiter;
 use super::{Remote, Worker};
 use crate::coro::entry::{self, ChildOf};
-use crate::coro::{Children, FiberPtr};
+use crate::coro::{Children, FiberPtr, Place};
 use crate::stack::Stack;
 use std::io;
 use std::sync::Arc;
 
 impl Worker {
+    /// Where children are counted that this worker spawns, or that end here. As a remote serves one
+    /// worker at a time for as long as a fiber of it has not ended, so does the number.
+    #[inline]
+    pub(crate) fn place(&self) -> Place {
+        Place(std::ptr::from_ref(self.remote).addr())
+    }
+
     /// Makes a fresh fiber with a parent, on a stack of the caller's or one of the usual kind; the
     /// caller publishes it.
     #[inline]
@@ -37,6 +44,6 @@ impl Worker {
     pub(crate) fn ended_here(&self, fiber: FiberPtr, children: &Children) {
         self.count_start(); // of those that have ended here, each has started here
         self.ended(fiber);
-        wake_waiter(children.ended());
+        wake_waiter(children.ended(self.place()));
     }
 }

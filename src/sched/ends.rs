@@ -30,7 +30,7 @@ impl Worker {
     #[inline(never)]
     pub(super) fn child_ended(&self, fiber: FiberPtr, children: &Children) {
         if self.ended(fiber) {
-            wake_waiter(children.ended());
+            wake_waiter(children.ended(self.place()));
         }
     }
 
@@ -38,6 +38,7 @@ impl Worker {
     #[inline(always)]
     pub(super) fn ended(&self, fiber: FiberPtr) -> bool {
         let panicked = fiber.header().panicked.get();
+        let has_run = fiber.header().started.get();
         let mut books = self.close_books(fiber);
         if self.main.get() == Some(fiber) {
             self.stop.set(true);
@@ -52,9 +53,11 @@ impl Worker {
             }
             waiter => wake_waiter(waiter),
         }
-        // The fiber may be gone by now.
-        // SAFETY: it has ended, and this copy of its state is the one that is destroyed.
-        unsafe { sanitize::destroy(self.sanitize.get(), &raw mut books) };
+        // The fiber may be gone by now. One that never ran has no state, and a fiber calls this.
+        if has_run {
+            // SAFETY: it has ended, and this copy of its state is the one that is destroyed.
+            unsafe { sanitize::destroy(self.sanitize.get(), &raw mut books) };
+        }
         self.count_end(panicked);
         true
     }

@@ -96,6 +96,15 @@ impl Fresh {
             Queue::Shared(deque, _) => deque.pop(),
         }
     }
+
+    /// Takes the fiber that was pushed last.
+    #[inline]
+    pub(crate) fn pop_newest(&self) -> Option<FiberPtr> {
+        match &self.queue {
+            Queue::Private(queue) => queue.borrow_mut().pop_back(),
+            Queue::Shared(deque, _) => deque.pop(),
+        }
+    }
 }
 
 /// Takes the oldest fiber of another worker.

@@ -101,6 +101,19 @@ impl Idle {
         self.sleeping.load(Ordering::SeqCst) != 0
     }
 
+    /// Whether any of so many workers has nothing to do, or has never been started. A hint, which
+    /// costs two loads.
+    #[inline(always)]
+    pub(crate) fn somebody_idle(&self, workers: usize) -> bool {
+        self.awake.load(Ordering::Relaxed) != workers || self.searching.load(Ordering::Relaxed) != 0
+    }
+
+    /// How many of so many workers have nothing to do, or have never been started. A hint.
+    pub(crate) fn idle_of(&self, workers: usize) -> usize {
+        let awake = self.awake.load(Ordering::Relaxed).min(workers);
+        (workers - awake + self.searching.load(Ordering::Relaxed)).min(workers)
+    }
+
     /// Only a hint: no fence orders it.
     #[inline]
     fn has_sentry(&self) -> bool {

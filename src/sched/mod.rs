@@ -13,6 +13,7 @@
 //! | `search.rs`   | an idle worker: looking for work, and sleeping when there is none         |
 //! | `idle.rs`     | who is awake, sleeps, searches: the counters and their transitions        |
 //! | `fresh.rs`    | a worker's fresh fibers, which others may steal                           |
+//! | `joins.rs`    | joins whose second half nobody has begun                                  |
 //! | `timers.rs`   | a worker's deadlines                                                      |
 //! | `inbox.rs`    | what other threads put into a worker                                      |
 //! | `remote.rs`   | the part of a worker that other threads may touch                         |
@@ -33,6 +34,7 @@ mod ends;
 pub(crate) mod fresh;
 pub(crate) mod idle;
 pub(crate) mod inbox;
+pub(crate) mod joins;
 pub(crate) mod lost;
 pub(crate) mod remote;
 pub(crate) mod search;

@@ -9,6 +9,7 @@
 //! it has resumed, never by both at once. No borrow of a `RefCell` is held across a switch.
 
 use super::fresh::Fresh;
+use super::joins::Joins;
 use super::remote::bump;
 use super::shared::{Phase, Shared};
 use super::submit::wake_waiter;
@@ -50,6 +51,9 @@ pub(crate) struct Worker {
     /// Started fibers that are ready.
     pub(super) ready: FiberList,
     pub(super) fresh: Fresh,
+    pub(super) joins: Joins,
+    /// There are other workers to share work with.
+    pub(super) shares: bool,
     /// Cleared when `fresh` is found empty, so that yielding fibers need not ask it.
     fresh_hint: Cell<bool>,
     /// Fresh fibers started in this pass.
@@ -104,6 +108,8 @@ impl Worker {
             next_in_a_row: Cell::new(0),
             ready: FiberList::default(),
             fresh,
+            joins: Joins::new(),
+            shares: shared.workers() > 1,
             fresh_hint: Cell::new(false),
             fresh_started: Cell::new(0),
             fresh_first: Cell::new(false),
@@ -431,6 +437,9 @@ impl Worker {
             park::resume(fiber, (self as *const Self).expose_provenance(), self.sanitize.get())
         };
         self.running.set(None);
+        if !self.joins.is_empty() {
+            self.promote_joins();
+        }
         self.marker.renew();
         match after {
             AfterSwitch::Yield => self.ready.push(fiber),
@@ -451,7 +460,7 @@ impl Worker {
             AfterSwitch::ChildEnded(children) => self.child_ended(fiber, children),
             AfterSwitch::FreeChild(children) => {
                 self.free(fiber);
-                wake_waiter(children.ended());
+                wake_waiter(children.ended(self.place()));
             }
         }
         1

@@ -4,6 +4,11 @@
 //! |-----------------|-------------------------------------------------------------------|
 //! | `mod.rs`        | [`scope`], [`Scope`]: what `std::thread::scope` is for threads    |
 //! | `handle.rs`     | [`ScopedJoinHandle`]                                              |
+//! | `try_scope.rs`  | [`try_scope()`]: the first failure ends all                       |
+//! | `race.rs`       | [`race()`]: the first result ends all                             |
+//! | `join.rs`       | [`join()`]: two closures, which run side by side if it is worth it |
+//! | `set.rs`        | [`FiberSet`]: results in the order of the ends                    |
+//! | `members.rs`    | the fibers of a group that run, to be asked to end                |
 //!
 //! All of it rests on one promise: the frame of a scope is not left, neither by a return nor by a
 //! panic, while a child has not ended. So
@@ -18,15 +23,25 @@
 //! - What waits, does so inside [`Stays`], which aborts the process if a panic comes its way.
 
 mod handle;
+mod join;
+mod members;
+mod race;
+mod set;
+mod try_scope;
 
 pub use handle::ScopedJoinHandle;
+pub use join::join;
+pub use race::{Race, race};
+pub use set::FiberSet;
+pub use try_scope::{TryScope, TryScopedJoinHandle, try_scope};
 
 use crate::coro::entry::{self, ChildOf};
-use crate::coro::{Children, FiberPtr, OnCancel};
+use crate::coro::{Children, FiberPtr, OnCancel, Place};
 use crate::fiber::{JoinHandle, heir, no_runtime, no_stack};
 use crate::local;
 use crate::sched::{self, Worker, current};
 use crate::stack::Stack;
+use members::Members;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
@@ -155,15 +170,10 @@ pub fn scope<'env, F, T>(f: F) -> T
 where
     F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> T,
 {
-    let scope = Scope {
-        children: Children::new(),
-        owner: Owner::here(),
-        scope: PhantomData,
-        env: PhantomData,
-    };
+    let scope = Scope::new();
     // Whatever happens in there, the children are waited for.
     let result = catch_unwind(AssertUnwindSafe(|| f(&scope)));
-    wait_for(&scope.children);
+    wait_for(&scope.children, None);
     match result {
         Err(panic) => resume_unwind(panic),
         Ok(_) if scope.children.any_panicked() => panic!("a scoped fiber panicked"),
@@ -171,10 +181,16 @@ where
     }
 }
 
-/// Waits until all children have ended. The caller is their owner, and adds none any more.
-fn wait_for(children: &Children) {
+/// Waits until all children have ended. The caller is their owner, and adds none any more. A
+/// request to end that comes meanwhile is passed on to `members`, if given.
+fn wait_for(children: &Children, members: Option<&Members>) {
     let Some(all_ended) = children.leave() else { return };
     let stays = Stays;
+    if let Some(members) = members
+        && !sched::wait(all_ended, None, OnCancel::End)
+    {
+        members.cancel_all();
+    }
     while !sched::wait(all_ended, None, OnCancel::Ignore) {}
     std::mem::forget(stays);
 }
@@ -192,6 +208,15 @@ impl Drop for Stays {
 }
 
 impl<'scope> Scope<'scope, '_> {
+    fn new() -> Self {
+        Self {
+            children: Children::new(current::worker().map_or(Place(0), Worker::place)),
+            owner: Owner::here(),
+            scope: PhantomData,
+            env: PhantomData,
+        }
+    }
+
     /// Spawns a fiber in the scope and returns a handle to it. As [`std::thread::Scope::spawn`].
     ///
     /// The fiber may borrow what lives longer than the scope, may start on any worker, and may
@@ -309,7 +334,7 @@ impl<'scope> Scope<'scope, '_> {
         };
         // The caller is counted: it is `f`, before its end, or a child. Nobody else has a
         // `&'scope Scope`.
-        self.children.add();
+        self.children.add(worker.place());
         if self.owner == Owner::Suspends {
             publish(worker, fiber);
         } else {
@@ -335,7 +360,6 @@ fn opened_outside() -> ! {
 impl fmt::Debug for Scope<'_, '_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Scope")
-            .field("running", &self.children.alive().saturating_sub(1))
             .field("any_panicked", &self.children.any_panicked())
             .finish_non_exhaustive()
     }

@@ -10,7 +10,7 @@ pub fn on_one_and_two(body: impl Fn(usize)) {
     for workers in [1, 2] {
         let rt = runtime(workers);
         rt.run(|| body(workers));
-        eventually("no fiber is left", || rt.metrics().live_fibers == 0);
+        eventually("no fiber is left", || rt.tick() == 0 && rt.metrics().live_fibers == 0);
     }
 }
 
