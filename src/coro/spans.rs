@@ -95,7 +95,7 @@ impl Drop for Spans {
 }
 
 /// Calls a subscriber. If it panics, its hook has said so, and life goes on.
-fn foreign(f: impl FnOnce()) {
+pub(crate) fn foreign(f: impl FnOnce()) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(f)) {
         // Its destructor might panic, too.
         mem::forget(panic);

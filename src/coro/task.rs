@@ -4,6 +4,7 @@
 //! a future may be dropped, or leaked, at any time.
 
 use super::signal::{Signal, Waiter};
+use super::spans::foreign;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
@@ -50,8 +51,7 @@ pub(crate) unsafe fn wake(address: usize) {
     if let Err(panic) = told {
         // Its destructor might panic, too, and so might the subscriber.
         std::mem::forget(panic);
-        let complain = || tracing::error!("the waker of a task that awaits a fiber panicked");
-        std::mem::forget(catch_unwind(complain));
+        foreign(|| tracing::error!("the waker of a task that awaits a fiber panicked"));
     }
 }
 

@@ -9,6 +9,7 @@ use super::idle::{Idle, Sleeper, Summons};
 use super::remote::Woken;
 use super::{Remote, Worker};
 use crate::coro::FiberPtr;
+use crate::coro::spans::foreign;
 use crate::driver::WakeMethod;
 use crate::stack::Pool;
 use crossbeam_deque::Stealer;
@@ -122,7 +123,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn warn_not_started(worker: usize, error: &io::Error) {
-    tracing::warn!(worker, %error, "cannot start another worker; going on with fewer");
+    // By a worker's loop, among others, which a panic would end together with the process.
+    foreign(|| tracing::warn!(worker, %error, "cannot start another worker; going on with fewer"));
 }
 
 impl Shared {
