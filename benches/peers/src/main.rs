@@ -1,4 +1,4 @@
-//! Other runtimes at what `spawn`, `switch` and `timers` measure: spawn and join, yielding, sleeps.
+//! Other runtimes at what `spawn` and `switch` measure: spawn and join, and yielding.
 //!
 //! One process has one number of workers (the first argument that is a number; 1 if there is none),
 //! because may's cannot be changed: `ci/peers.sh` runs it twice. With one worker everything is
@@ -6,17 +6,14 @@
 
 #[path = "../../common/mod.rs"]
 mod common;
+mod go;
 
 use common::{Bench, Metric, OURS, ns_per};
 use std::hint::black_box;
-use std::time::{Duration, Instant};
 
 const ONE: Metric = Metric::time("spawn+join, one by one", "ns");
 const BATCH: Metric = Metric::time("spawn+join, batch of 1000", "ns");
 const YIELD: Metric = Metric::time("yield, 100 tasks", "ns");
-
-const SLEEP_CPU: Metric = Metric::time("100,000 sleeps of up to 1 s, CPU time", "ms");
-const SLEEP_LATE: Metric = Metric::time("100,000 sleeps, late (p50)", "us");
 
 const IN_BATCH: usize = 1000;
 const YIELDERS: usize = 100;
@@ -34,84 +31,30 @@ fn main() {
         _ => tokio::runtime::Builder::new_multi_thread(),
     };
     let mut tokio = tokio;
-    let tokio = tokio.worker_threads(workers).enable_time().build().expect("a runtime");
+    let tokio = tokio.worker_threads(workers).build().expect("a runtime");
     let n = bench.amount(500_000, 20_000);
     for _ in bench.rounds(5) {
         bench.run(ONE, OURS, || ours::one_by_one(workers, n));
+        bench.run(ONE, "Go", || go::one("one", workers, n));
         bench.run(ONE, "tokio", || Some(on_tokio::one_by_one(&tokio, n)));
         bench.run(ONE, "rayon", || Some(on_rayon::one_by_one(&pool, n)));
         bench.run(ONE, "may", || Some(on_may::one_by_one(n / 10)));
         bench.run(BATCH, OURS, || ours::batches(workers, n));
+        bench.run(BATCH, "Go", || go::one("batch", workers, n));
         bench.run(BATCH, "tokio", || Some(on_tokio::batches(&tokio, n)));
         bench.run(BATCH, "rayon", || Some(on_rayon::batches(&pool, n)));
         bench.run(BATCH, "may", || Some(on_may::batches(n / 10)));
         bench.run(YIELD, OURS, || ours::yields(workers, n));
+        bench.run(YIELD, "Go", || go::one("yield", workers, n));
         bench.run(YIELD, "tokio", || Some(on_tokio::yields(&tokio, n)));
         bench.run(YIELD, "may", || Some(on_may::yields(n)));
-        let sleeps = bench.amount(100_000, 1_000);
-        if bench.wants(SLEEP_CPU) || bench.wants(SLEEP_LATE) {
-            let ours = ours::sleeps(workers, sleeps);
-            bench.record(SLEEP_CPU, OURS, ours.map(|(cpu, _)| cpu));
-            bench.record(SLEEP_LATE, OURS, ours.map(|(_, late)| late));
-            let (cpu, late) = on_tokio::sleeps(&tokio, sleeps);
-            bench.record(SLEEP_CPU, "tokio", Some(cpu));
-            bench.record(SLEEP_LATE, "tokio", Some(late));
-        }
     }
     println!("{workers} worker(s)");
     bench.print();
 }
 
-/// How long each sleeps.
-fn durations(n: usize) -> Vec<Duration> {
-    let mut rng = common::Rng(1);
-    (0..n).map(|_| Duration::from_micros(rng.below(1_000_000) as u64)).collect()
-}
-
-fn late(start: Instant, duration: Duration) -> f64 {
-    start.elapsed().saturating_sub(duration).as_nanos() as f64 / 1e3
-}
-
-/// What the process has used, in milliseconds.
-fn cpu_ms() -> f64 {
-    // SAFETY: an all-zero structure is valid, and it is what the call fills.
-    let usage = unsafe {
-        let mut usage: libc::rusage = std::mem::zeroed();
-        assert_eq!(libc::getrusage(libc::RUSAGE_SELF, &mut usage), 0);
-        usage
-    };
-    let ms = |time: libc::timeval| time.tv_sec as f64 * 1e3 + time.tv_usec as f64 / 1e3;
-    ms(usage.ru_utime) + ms(usage.ru_stime)
-}
-
 mod ours {
     use super::*;
-
-    /// On stacks that are warm, as in `timers`.
-    pub fn sleeps(workers: usize, n: usize) -> Option<(f64, f64)> {
-        let runtime = ramie::Runtime::builder().workers(workers).stack_size(64 << 10).build();
-        let start = |(index, duration): (usize, Duration)| {
-            if index % 64 == 63 {
-                ramie::yield_now();
-            }
-            ramie::spawn(move || {
-                let start = Instant::now();
-                ramie::sleep(duration);
-                late(start, duration)
-            })
-        };
-        let join = |fiber: ramie::JoinHandle<f64>| fiber.join().expect("no fiber panicked");
-        let all = |durations: Vec<Duration>| -> Vec<f64> {
-            let fibers: Vec<_> = durations.into_iter().enumerate().map(start).collect();
-            fibers.into_iter().map(join).collect()
-        };
-        runtime.ok()?.run(|| {
-            all(vec![Duration::from_millis(50); n]);
-            let before = cpu_ms();
-            let late = all(durations(n));
-            Some((cpu_ms() - before, common::median(&late)?))
-        })
-    }
 
     pub fn one_by_one(workers: usize, tasks: usize) -> Option<f64> {
         let task = |_| _ = ramie::spawn(|| black_box(1)).join();
@@ -154,26 +97,6 @@ mod on_tokio {
         for task in started {
             task.await.expect("no task panicked");
         }
-    }
-
-    pub fn sleeps(tokio: &Runtime, n: usize) -> (f64, f64) {
-        let main = tokio.spawn(async move {
-            let before = cpu_ms();
-            let start = |duration| {
-                tokio::spawn(async move {
-                    let start = Instant::now();
-                    tokio::time::sleep(duration).await;
-                    late(start, duration)
-                })
-            };
-            let started: Vec<_> = durations(n).into_iter().map(start).collect();
-            let mut all = Vec::new();
-            for task in started {
-                all.push(task.await.expect("no task panicked"));
-            }
-            (cpu_ms() - before, common::median(&all).expect("there are some"))
-        });
-        tokio.block_on(main).expect("no task panicked")
     }
 
     pub fn one_by_one(tokio: &Runtime, tasks: usize) -> f64 {
