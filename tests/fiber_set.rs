@@ -58,8 +58,11 @@ fn results_wait_for_their_taker() {
             ramie::park();
             100
         });
-        let mut early: Vec<i32> =
-            std::iter::from_fn(|| set.try_next()).map(Result::unwrap).collect();
+        let mut early: Vec<i32> = Vec::new();
+        eventually("all but the last have ended", || {
+            early.extend(std::iter::from_fn(|| set.try_next()).map(Result::unwrap));
+            early.len() == 100
+        });
         early.sort_unstable();
         assert_eq!(early, (0..100).collect::<Vec<_>>());
         assert_eq!(set.len(), 1);

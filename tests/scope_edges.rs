@@ -217,8 +217,8 @@ fn a_result_that_panics_when_dropped_aborts() {
 
 /// Whatever is left over: no descriptor, and no memory that grows.
 #[test]
-fn nothing_is_left() {
-    isolated("nothing_is_left", || {
+fn scopes_leave_nothing() {
+    isolated("scopes_leave_nothing", || {
         let rt = runtime(2);
         let round = || {
             rt.run(|| {
