@@ -38,7 +38,6 @@ impl Worker {
     #[inline(always)]
     pub(super) fn ended(&self, fiber: FiberPtr) -> bool {
         let panicked = fiber.header().panicked.get();
-        let has_run = fiber.header().started.get();
         let mut books = self.close_books(fiber);
         if self.main.get() == Some(fiber) {
             self.stop.set(true);
@@ -53,11 +52,9 @@ impl Worker {
             }
             waiter => wake_waiter(waiter),
         }
-        // The fiber may be gone by now. One that never ran has no state, and a fiber calls this.
-        if has_run {
-            // SAFETY: it has ended, and this copy of its state is the one that is destroyed.
-            unsafe { sanitize::destroy(self.sanitize.get(), &raw mut books) };
-        }
+        // The fiber may be gone by now.
+        // SAFETY: it has ended, and this copy of its state is the one that is destroyed.
+        unsafe { sanitize::destroy(self.sanitize.get(), &raw mut books) };
         self.count_end(panicked);
         true
     }
