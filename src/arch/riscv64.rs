@@ -194,10 +194,12 @@ pub(crate) fn set_current(word: usize) {
 }
 
 /// Asks for the cache line at an address, which may be any: a hint that is not taken.
+#[allow(dead_code, reason = "no part of what the tests compare")]
 #[inline(always)]
 pub(crate) fn prefetch(_address: *const ()) {}
 
 /// The stack pointer, in whatever frame this is inlined into.
+#[allow(dead_code, reason = "no part of what the tests compare")]
 #[inline(always)]
 pub(crate) fn stack_pointer() -> usize {
     let pointer: usize;

@@ -167,6 +167,7 @@ pub(crate) fn set_current(word: usize) {
 }
 
 /// Asks for the cache line at `address`, which may be any: a hint.
+#[allow(dead_code, reason = "no part of what the tests compare")]
 #[inline(always)]
 pub(crate) fn prefetch(address: *const ()) {
     // SAFETY: changes no register and no memory, and does not fault.
@@ -180,6 +181,7 @@ pub(crate) fn prefetch(address: *const ()) {
 }
 
 /// The stack pointer, in whatever frame this is inlined into.
+#[allow(dead_code, reason = "no part of what the tests compare")]
 #[inline(always)]
 pub(crate) fn stack_pointer() -> usize {
     let pointer: usize;
