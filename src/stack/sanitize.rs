@@ -189,8 +189,8 @@ mod address {
 
     /// Only the running stack's fake stack can be destroyed, by a switch that does not save it. The
     /// fiber could do that at its last switch, but frames that it has yet to leave may lie there.
-    /// So the idle context plays a switch to the ended fiber and a last one back. One that never ran
-    /// has none; that may be found out on another fiber, too.
+    /// So the idle context plays a switch to the ended fiber and a last one back. One that never
+    /// ran has none; that may be found out on another fiber, too.
     #[inline(always)]
     pub(crate) unsafe fn destroy(thread: *mut ThreadState, fiber: *mut FiberState) {
         // SAFETY: the fiber's state is the caller's to use.
