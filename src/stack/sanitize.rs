@@ -284,7 +284,11 @@ mod thread {
 
     #[inline(always)]
     pub(crate) unsafe fn destroy(_thread: *mut ThreadState, fiber: *mut FiberState) {
-        // SAFETY: see the head of this file; the fiber has ended and does not run.
-        unsafe { __tsan_destroy_fiber((*fiber).0) };
+        // SAFETY: see the head of this file; the fiber has ended, or never ran and has no context.
+        unsafe {
+            if !(*fiber).0.is_null() {
+                __tsan_destroy_fiber((*fiber).0);
+            }
+        }
     }
 }
