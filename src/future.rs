@@ -103,12 +103,8 @@ pub fn block_on<F: IntoFuture>(future: F) -> F::Output {
 /// ```
 pub fn try_block_on<F: IntoFuture>(future: F) -> io::Result<F::Output> {
     let future = future.into_future();
-    if !sched::must_end()
-        && let Some(output) = drive(future, OnCancel::End)
-    {
-        return Ok(output);
-    }
-    Err(io::Error::from_raw_os_error(libc::ECANCELED))
+    sched::cancel::check()?;
+    drive(future, OnCancel::End).ok_or_else(sched::cancel::error)
 }
 
 /// Polls until the future is ready, or the fiber is to end and `on_cancel` says that this counts.
@@ -125,7 +121,7 @@ fn drive<F: Future>(future: F, on_cancel: OnCancel) -> Option<F::Output> {
             return Some(output);
         }
         loop {
-            if ends && sched::must_end() {
+            if ends && sched::cancel::check().is_err() {
                 return None;
             }
             if signal.take() {

@@ -264,10 +264,10 @@ impl<T: 'static> LocalKey<T> {
                 }
             },
         };
-        // SAFETY: it is a `T`, since only this key has this address (see `key`). Values do not
-        // move, and are dropped only when their fiber has left its closure (or, in a destructor, by
-        // `destroy_all`, which takes the value out of the table first). `destroy_all` runs at the
-        // base of the fiber, or of the thread, hence never below `f`.
+        // Values do not move, and only `destroy_all` drops them: at the base of the fiber, or of
+        // the thread, hence never below `f`; and it takes each out of the table first.
+        // SAFETY: it is a `T`, since only this key has this address (see `key`), and it is alive
+        // for as long as `f` runs (above).
         Ok(f(unsafe { value.as_ref() }))
     }
 

@@ -128,3 +128,20 @@ fn descriptors_of_senders() {
         assert_eq!(fds(), before);
     });
 }
+
+/// As many descriptors as fit into a message, and the sender's credentials beside them.
+#[test]
+fn credentials_beside_descriptors() {
+    isolated("credentials_beside_descriptors", || {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (on, len) = (1, size_of::<libc::c_int>() as libc::socklen_t);
+        let on: *const libc::c_int = &raw const on;
+        let (level, fd) = (libc::SOL_SOCKET, theirs.as_raw_fd());
+        // SAFETY: a number of that length.
+        let set = unsafe { libc::setsockopt(fd, level, libc::SO_PASSCRED, on.cast(), len) };
+        assert_eq!(set, 0);
+        ours.send_with_fds(b"x", &[ours.as_fd(); 253]).unwrap();
+        let (n, received) = theirs.recv_with_fds(&mut [0; 4]).unwrap();
+        assert_eq!((n, received.len()), (1, 253));
+    });
+}

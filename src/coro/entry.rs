@@ -166,10 +166,10 @@ where
     let header = stack.top().wrapping_sub(colour + size_of::<Header>()).cast::<Header>();
     let frames = header.wrapping_byte_sub(const { frames_below::<(F, P), T>() }).cast::<u8>();
 
-    // SAFETY: header, closure and first frame lie in the stack, which is ours and unused, do not
-    // overlap, and are aligned: the top of a stack is aligned to a page, and colours, the header
-    // and `place` to 64. `TAKEN_MAX` bounds what they take. The header's place depends on the stack
-    // only.
+    // The header's place depends on the stack only, as `Header::init` demands. A stack's top is
+    // aligned to a page, and colours, the header and `place` to 64.
+    // SAFETY: header, closure and first frame lie in the stack, which is ours and unused; they do
+    // not overlap, `TAKEN_MAX` bounds what they take, and they are aligned (above).
     unsafe {
         store(place::<(F, P)>(header), (f, parent));
         Header::init(header, &stack, id, home, name);

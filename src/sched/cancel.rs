@@ -9,7 +9,7 @@
 //! it would get lost in a destructor.
 
 use super::{Worker, current, wake_waiter};
-use crate::coro::header::Waiting;
+use crate::coro::header::{BLOCKS, Waiting};
 use crate::coro::{Bound, Bounds, FiberPtr, OnCancel, Timer, TimerPtr, Waiter};
 use crate::sys::clock::{self, NEVER};
 use std::io;
@@ -53,10 +53,9 @@ impl Worker {
                 if on_cancel == OnCancel::End
                     || (on_cancel == OnCancel::Wake && fiber.header().bounds.wakes()) =>
             {
-                // SAFETY: `waiting` names a signal only from the moment the fiber has left its
-                // stack until it is back on it (`submit::wait` clears it first thing), and only
-                // this thread resumes it. So the fiber is suspended, and what it borrows for its
-                // wait is alive.
+                // `submit::wait` clears `waiting` before it leaves the frame with the signal.
+                // SAFETY: so the signal named there is alive, whether the fiber is suspended or, on
+                // its way back, enters its spans again; only this thread resumes it.
                 let signal = unsafe { signal.as_ref() };
                 if signal.unregister(Waiter::Fiber(fiber.address())) {
                     self.ready.push(fiber);
@@ -250,7 +249,9 @@ impl Drop for Inside<'_> {
 
 /// Whether an op that began now would fail because somebody wants the caller to end.
 pub(crate) fn is_requested() -> bool {
-    if std::thread::panicking() {
+    // A subscriber's code in the middle of a switch must not use up a request: it suspends nothing.
+    let blocks = |fiber: FiberPtr| fiber.header().no_suspend.get() & BLOCKS != 0;
+    if std::thread::panicking() || current::fiber().is_some_and(|(_, fiber)| blocks(fiber)) {
         return false;
     }
     let has_bounds = expire();

@@ -2,7 +2,7 @@
 //! plain thread, and while the thread unwinds, it blocks the thread.
 
 use super::{Remote, Worker, cancel, current};
-use crate::coro::header::{BLOCKS, Waiting};
+use crate::coro::header::Waiting;
 use crate::coro::{
     AfterSwitch, FiberPtr, OnCancel, Pending, PendingPtr, Signal, Timer, TimerPtr, Wait, Waiter,
     park, spans, task, thread,
@@ -185,13 +185,6 @@ pub(crate) fn join(fiber: FiberPtr) {
 #[cold]
 fn join_on_thread(fiber: FiberPtr) {
     thread::wait(&fiber.header().ended, None);
-}
-
-/// Whether the calling code is to end, because of a cancel request or a deadline, which counts as
-/// reported by this, or because its runtime shuts down. Never where it could not suspend.
-pub(crate) fn must_end() -> bool {
-    let blocks = |fiber: FiberPtr| fiber.header().no_suspend.get() & BLOCKS != 0;
-    !current::fiber().is_some_and(|(_, fiber)| blocks(fiber)) && cancel::check().is_err()
 }
 
 /// Makes ready whoever `Signal::set` returned.

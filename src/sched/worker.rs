@@ -498,10 +498,10 @@ impl Worker {
         }
         header.waiting.set(Waiting::Signal(wait.signal.into(), wait.on_cancel));
         if let Some(timer) = wait.timer {
-            // SAFETY: the timer is on the stack the fiber has just left. Only this thread resumes
-            // the fiber, and then `submit::wait` takes the timer out of the heap before it does
-            // anything that could unwind. A fiber that is never resumed keeps its stack for ever,
-            // and a heap that is dropped looks at none of its timers.
+            // A fiber that is never resumed keeps its stack for ever, and a heap that is dropped
+            // looks at none of its timers.
+            // SAFETY: the timer is on the stack the fiber has just left; `submit::wait` takes it
+            // out of the heap before it leaves that frame, and nothing unwinds before.
             self.timers.borrow_mut().insert(unsafe { TimerPtr::new(timer) });
         }
         if !wait.signal.register(Waiter::Fiber(fiber.address())) {

@@ -163,7 +163,8 @@ pub(crate) struct Outgoing<'a> {
 /// What one `recvmsg` fills, borrowed.
 pub(crate) struct Incoming<'a> {
     header: libc::msghdr,
-    addr: Option<&'a mut SockAddr>,
+    /// Of the address, whose bytes the header has.
+    addr_len: Option<&'a mut libc::socklen_t>,
     _borrowed: PhantomData<&'a mut [u8]>,
 }
 
@@ -238,16 +239,16 @@ impl<'a> Incoming<'a> {
         let mut header = empty_header();
         header.msg_iov = bufs.as_mut_ptr().cast();
         header.msg_iovlen = bufs.len().min(IOV_MAX) as _;
-        let mut addr = addr;
-        if let Some(addr) = addr.as_deref_mut() {
-            header.msg_name = addr.as_mut_ptrs().0.cast();
+        let addr_len = addr.map(|SockAddr { bytes, len }| {
+            header.msg_name = bytes.as_mut_ptr().cast();
             header.msg_namelen = ADDR_BYTES as libc::socklen_t;
-        }
+            len
+        });
         if let Some(control) = control {
             header.msg_control = control.bytes.as_mut_ptr().cast();
             header.msg_controllen = control.bytes.len() as _;
         }
-        Self { header, addr, _borrowed: PhantomData }
+        Self { header, addr_len, _borrowed: PhantomData }
     }
 
     /// The message for one call, borrowed with a single lifetime.
@@ -258,8 +259,8 @@ impl<'a> Incoming<'a> {
     /// After the call: completes the address, and says how many bytes of control messages there are
     /// and whether something was cut off (`MSG_TRUNC`, `MSG_CTRUNC`).
     pub(crate) fn finish(self) -> (usize, i32) {
-        if let Some(addr) = self.addr {
-            addr.len = self.header.msg_namelen;
+        if let Some(len) = self.addr_len {
+            *len = self.header.msg_namelen;
         }
         (self.header.msg_controllen, self.header.msg_flags)
     }
@@ -283,10 +284,11 @@ pub(crate) const FDS_MAX: usize = 253;
 /// A control message with a descriptor of the sending process, for sockets with `SO_PASSPIDFD`.
 const SCM_PIDFD: i32 = 4;
 
-/// Room for one control message that carries descriptors.
+/// Room for one control message that carries descriptors, and for what a socket may be set up to
+/// get with each message: the sender's credentials, and a descriptor of its process.
 #[repr(C, align(8))]
 pub(crate) struct Control {
-    bytes: [u8; 16 + 4 * (FDS_MAX + 1)],
+    bytes: [u8; 16 + 4 * (FDS_MAX + 1) + 64],
     len: usize,
 }
 
