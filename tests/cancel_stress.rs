@@ -3,42 +3,14 @@
 
 mod common;
 
+use common::rng::Rng;
+use common::scopes::pipe;
 use common::{eventually, watch};
 use ramie::time::{Duration, Instant, timeout};
 use ramie::{cancel, is_cancelled};
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-
-/// A small generator (splitmix64).
-struct Rng(u64);
-
-impl Rng {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % limit
-    }
-
-    fn micros(&mut self, limit: u64) -> Duration {
-        Duration::from_micros(self.below(limit))
-    }
-}
-
-fn seed() -> u64 {
-    let given = std::env::var("RAMIE_SEED").ok().and_then(|text| text.parse().ok());
-    let seed = given.unwrap_or_else(|| u64::from(std::process::id()));
-    println!("RAMIE_SEED={seed}");
-    seed
-}
-
-fn pipe() -> (ramie::fs::File, ramie::fs::File) {
-    let (reader, writer) = io::pipe().unwrap();
-    (OwnedFd::from(reader).into(), OwnedFd::from(writer).into())
-}
 
 /// One fiber that is being cancelled, and what it has seen.
 struct Victim {
@@ -148,7 +120,7 @@ impl Victim {
 #[test]
 fn as_many_reports_as_requests() {
     let _watchdog = watch::dog();
-    let seed = seed();
+    let seed = Rng::from_env().0;
     for (workers, entries) in [(1, 256), (2, 256), (2, 1)] {
         let rt = ramie::Runtime::builder().workers(workers).ring_entries(entries).build().unwrap();
         rt.run(|| {

@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::rng::Rng;
 use ramie::sync::mpmc::{
     self, RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError,
 };
@@ -178,23 +179,6 @@ fn shutting_down() {
     drop(runtime);
     assert_eq!(ended.load(Ordering::SeqCst), 4);
     assert_eq!(tx.try_send(1), Err(TrySendError::Full(1)));
-}
-
-/// A small generator of numbers that differ enough (splitmix64).
-struct Rng(u64);
-
-impl Rng {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
 }
 
 /// A message with its sender and its number, which counts itself.

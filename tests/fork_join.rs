@@ -2,7 +2,8 @@
 
 mod common;
 
-use common::scopes::{Rng, on_one_and_two, pipe, text};
+use common::rng::Rng;
+use common::scopes::{on_one_and_two, pipe, text};
 use common::{eventually, isolated, runtime, watch};
 use std::io::{self, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};

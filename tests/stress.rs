@@ -18,6 +18,7 @@
 mod common;
 
 use common::process::{fds, resident, threads};
+use common::rng::Rng;
 use common::{eventually, watch};
 use ramie::{Handle, JoinHandle, Runtime, WakeMethod};
 use std::any::Any;
@@ -30,23 +31,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-/// A pseudorandom sequence: a counter whose values are scrambled.
-#[derive(Clone)]
-struct Rng(u64);
-
 impl Rng {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut x = self.0;
-        x = (x ^ (x >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
-        x = (x ^ (x >> 29)).wrapping_mul(0xd6e8_feb8_6659_fd93);
-        x ^ (x >> 32)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
     fn one_in(&mut self, n: u64) -> bool {
         self.below(n) == 0
     }

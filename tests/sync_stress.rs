@@ -11,6 +11,7 @@
 
 mod common;
 
+use common::rng::Rng;
 use common::{runtime, watch};
 use ramie::sync::{Condvar, Event, Mutex, RwLock, Semaphore, WaitGroup, futex};
 use std::collections::VecDeque;
@@ -21,26 +22,7 @@ use std::time::{Duration, Instant, SystemTime};
 const PERMITS: usize = 3;
 const ROOM: usize = 4;
 
-/// A pseudorandom sequence: a counter whose values are scrambled.
-struct Rng(u64);
-
 impl Rng {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut x = self.0;
-        x = (x ^ (x >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
-        x = (x ^ (x >> 29)).wrapping_mul(0xd6e8_feb8_6659_fd93);
-        x ^ (x >> 32)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    fn micros(&mut self, end: u64) -> Duration {
-        Duration::from_micros(self.below(end))
-    }
-
     /// Waits for something else, or not.
     fn dawdle(&mut self) {
         match self.below(12) {

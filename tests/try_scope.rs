@@ -2,7 +2,8 @@
 
 mod common;
 
-use common::scopes::{Rng, on_one_and_two, pipe, text};
+use common::rng::Rng;
+use common::scopes::{on_one_and_two, pipe, text};
 use common::{isolated, runtime, watch};
 use std::cell::RefCell;
 use std::io::{self, Read, Write};

@@ -6,6 +6,7 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 
 pub mod process;
+pub mod rng;
 pub mod scopes;
 pub mod watch;
 
