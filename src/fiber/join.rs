@@ -21,7 +21,9 @@ use std::time::Duration;
 ///
 /// It is a [`Future`], too: async code, on whatever runs it, can await a fiber. Dropping the future
 /// detaches the fiber, as always; polling it by reference and then calling [`join`](Self::join) is
-/// fine. Once it has returned the result, it must not be polled or joined again.
+/// fine. Once it has returned the result, it must not be polled or joined again. The waker of who
+/// awaits it is called by the worker on which the fiber ends, between two fibers: one that waits
+/// there for another fiber of that worker blocks it for good.
 ///
 /// Differs from [`std::thread::JoinHandle`] in that a fiber that waits in [`join`](Self::join)
 /// suspends, and in the extras `try_join`, `join_timeout`, `cancel` and `cancel_join`.

@@ -100,7 +100,8 @@ impl Owner {
 ///
 /// # Shutdown
 /// If the runtime shuts down and leaks a child, because it waits for something that never comes, it
-/// leaks the fiber that waits for it in `scope` as well.
+/// leaks the fiber that waits for it in `scope` as well. A child that was spawned on another
+/// runtime (through a reference to the scope) and is leaked by that one is waited for for ever.
 ///
 /// # Examples
 /// ```
