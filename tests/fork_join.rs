@@ -151,9 +151,9 @@ fn both_halves_wait_at_the_same_time() {
 /// Halves that compute without ever joining or suspending run on all workers there are: each waits
 /// for all others to be there.
 ///
-/// More than is promised: a half that is not shared at its join waits for the owner's next one, and
-/// a lone fresh fiber may wait for its owner, which here never comes. It hung once (portable switch,
-/// three workers, one of them asleep); which of the two it was is not known.
+/// More than is promised: a half that is not shared at its join waits for the owner's next one,
+/// and a lone fresh fiber may wait for its owner, which here never comes. It hung once (portable
+/// switch, three workers, one of them asleep); which of the two it was is not known.
 #[test]
 #[ignore = "an unexplained hang, once in a dozen runs of everything"]
 fn idle_workers_take_part() {
