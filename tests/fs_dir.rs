@@ -179,12 +179,13 @@ contract! {
                 let raw = m.as_raw_stat();
                 let raw = (raw.st_mode, raw.st_size, raw.st_nlink, raw.st_uid, raw.st_mtime);
                 let times = (m.st_mtime(), m.st_mtime_nsec(), m.st_atime(), m.st_atime_nsec());
-                let ids = (m.st_dev(), m.st_ino(), m.st_mode(), m.st_nlink(), m.st_uid(), m.st_gid());
+                let ids = (m.st_dev(), m.st_ino(), m.st_mode(), m.st_nlink());
+                let ids = (ids, m.st_uid(), m.st_gid());
                 let sizes = (m.st_rdev(), m.st_size(), m.st_blksize(), m.st_blocks());
                 (ids, sizes, times, raw, (m.st_ctime(), m.st_ctime_nsec()))
             };
             let new = of(&dir.join("f"));
-            (of("Cargo.toml".as_ref()), of("src".as_ref()), new.0.2, new.1)
+            (of("Cargo.toml".as_ref()), of("src".as_ref()), new.0.0.2, new.1)
         });
     }
 

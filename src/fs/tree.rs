@@ -164,8 +164,9 @@ enum Step {
     Empty,
 }
 
-/// Removes the directory `root`, which is relative to `dir` if there is one, and what is below it. The stack of open directories is on the heap:
-/// a fiber's own stack is small and trees can be deep.
+/// Removes the directory `root`, which is relative to `dir` if there is one, and what is below it.
+/// The stack of open directories is on the heap: a fiber's own stack is small and trees can be
+/// deep.
 pub(super) fn remove_tree(dir: Option<BorrowedFd<'_>>, root: &CStr) -> io::Result<()> {
     let mut levels = vec![Level::open(dir, root)?];
     while let Some(level) = levels.last_mut() {
