@@ -85,7 +85,7 @@ contract! {
         assert_eq!(kind(dir.remove_file("")), ErrorKind::NotFound);
         assert_eq!(kind(dir.rename("missing", &dir, "x")), ErrorKind::NotFound);
         assert_eq!(kind(dir.read_link("file").map(drop)), ErrorKind::InvalidInput);
-        let none = fs::Permissions::from_mode(0);
+        let none = fs::Permissions::from_mode(0o0);
         assert_eq!(kind(dir.set_permissions("broken", none)), ErrorKind::NotFound);
         assert_eq!(kind(dir.remove_dir_all("missing")), ErrorKind::NotFound);
         assert!(!dir.exists("broken").unwrap());
