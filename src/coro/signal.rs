@@ -177,7 +177,7 @@ impl Signal {
         false
     }
 
-    /// As `register`, while nobody can set the signal: the caller holds a lock that they need first.
+    /// As `register`, while nobody can set the signal: the caller holds a lock that this takes.
     #[inline]
     pub(crate) fn register_first(&self, waiter: Waiter) {
         debug_assert_eq!(self.0.load(Ordering::Relaxed), EMPTY);

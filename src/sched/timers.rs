@@ -116,8 +116,8 @@ impl Timers {
         timer.set_removed();
     }
 
-    /// Takes out the earliest timer if its deadline has come; any, if it is `NEVER`. The caller tells
-    /// the timer so (`set_removed`), before anybody else uses it.
+    /// Takes out the earliest timer if its deadline has come; any, if it is `NEVER`. The caller
+    /// tells the timer so (`set_removed`), before anybody else uses it.
     pub(crate) fn pop_due(&mut self, now_ns: u64) -> Option<TimerPtr> {
         let Some(&first) = self.heap.first() else {
             return if now_ns == NEVER { self.pop_endless() } else { None };

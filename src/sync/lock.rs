@@ -2,9 +2,10 @@
 //! it, for a few instructions at a time.
 //!
 //! A holder neither waits nor runs code of the user (no `Drop`, no `Clone`, no panic hook). A fiber
-//! may suspend with it ([`Guard::keep`]) if the idle context lets go of it at once. So a fiber that runs never finds it held by a fiber of the same worker, and who finds it
-//! held by another thread spins for as long as that takes. Should the holder have been preempted,
-//! the spinning thread soon offers its core to the kernel.
+//! may suspend with it ([`Guard::keep`]) if the idle context lets go of it at once. So a fiber that
+//! runs never finds it held by a fiber of the same worker, and who finds it held by another thread
+//! spins for as long as that takes. Should the holder have been preempted, the spinning thread soon
+//! offers its core to the kernel.
 
 use crate::atomic::const_fn;
 use std::cell::UnsafeCell;
