@@ -10,10 +10,11 @@
 //!
 //! So an open that would go to a worker because of its flags is made with `O_NONBLOCK`, which is
 //! taken back afterwards, and is then like an inline one. So is every open where there is no ring
-//! that can do it: it would occupy a thread of the blocking pool. ENXIO to a writer means that an OS thread
-//! must wait for the reader. A reader that was opened in haste is asked whether it is a pipe, which
-//! costs a regular file some 30 ns, the price of the whole arrangement; if it is one, the fiber
-//! waits here until there is or was a writer, as `open` would have. That wait loses no writer:
+//! that can do it: it would occupy a thread of the blocking pool. ENXIO to a writer means that an
+//! OS thread must wait for the reader. A reader that was opened in haste is asked whether it is a
+//! pipe, which costs a regular file some 30 ns, the price of the whole arrangement; if it is one,
+//! the fiber waits here until there is or was a writer, as `open` would have. That wait loses no
+//! writer:
 //!
 //! 1. The watch is set before the look at the pipe that decides to wait.
 //! 2. A writer's open cannot wait, since there is a reader; when it is done the watch has an event.
