@@ -159,8 +159,10 @@ pub mod fs;
 pub mod net;
 mod op;
 pub mod os;
+pub mod process;
 #[expect(unsafe_code, reason = "L6: resuming fibers and borrowing from their stacks")]
 mod sched;
+pub mod signal;
 #[expect(unsafe_code, reason = "L2: it owns the memory that fibers run on")]
 mod stack;
 #[expect(unsafe_code, reason = "L7: locks, and queues of waiters on their stacks")]
