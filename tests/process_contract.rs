@@ -45,8 +45,9 @@ contract! {
         assert_eq!(command.get_args().count(), 5);
         assert_eq!(command.get_envs().count(), 3);
         assert_eq!(command.get_current_dir(), Some(&*dir));
-        let bare = sh("echo ${A-none}").env("A", "a").env_clear().env("PATH", "/bin:/usr/bin").output();
-        assert_eq!(bare.unwrap().stdout, b"none\n");
+        let mut bare = sh("echo ${A-none}");
+        bare.env("A", "a").env_clear().env("PATH", "/bin:/usr/bin");
+        assert_eq!(bare.output().unwrap().stdout, b"none\n");
     }
 
     /// Each of the pipes fills up while the other one is read.
@@ -92,7 +93,10 @@ contract! {
 
     /// Or a child that reads to the end would never come to its own.
     fn waiting_closes_the_input() {
-        let cat = || Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let cat = || {
+            let mut command = Command::new("cat");
+            command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap()
+        };
         assert!(cat().wait().unwrap().success());
         assert!(cat().wait_timeout(NEVER).unwrap().unwrap().success());
         assert!(cat().wait_with_output().unwrap().status.success());
@@ -210,7 +214,7 @@ contract! {
     }
 
     fn what_only_unix_has() {
-        let mut command = sh("echo $0; ps -o pgid= -p $$ 2>/dev/null || cut -d' ' -f5 /proc/$$/stat");
+        let mut command = sh("echo $0; cut -d' ' -f5 /proc/$$/stat");
         command.arg0("another-name").process_group(0);
         let child = command.stdout(Stdio::piped()).spawn().unwrap();
         let id = child.id();
