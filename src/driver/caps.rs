@@ -33,6 +33,11 @@ impl Caps {
         self.has(opcode::OpenAt::CODE)
     }
 
+    /// Whether pages are moved between descriptors without a thread of ours.
+    pub(crate) fn splices(&self) -> bool {
+        self.has(opcode::Splice::CODE)
+    }
+
     #[inline]
     fn has(&self, code: u8) -> bool {
         self.opcodes[usize::from(code) / 64] >> (code % 64) & 1 == 1
@@ -56,6 +61,7 @@ impl Caps {
             Op::Recv { .. } => opcode::Recv::CODE,
             Op::SendMsg { .. } => opcode::SendMsg::CODE,
             Op::RecvMsg { .. } => opcode::RecvMsg::CODE,
+            Op::Splice { .. } => opcode::Splice::CODE,
             Op::Fsync { .. } => opcode::Fsync::CODE,
             Op::Ftruncate { .. } => opcode::Ftruncate::CODE,
             Op::Statx { .. } => opcode::Statx::CODE,

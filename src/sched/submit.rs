@@ -251,6 +251,11 @@ pub(crate) fn opens_in_haste() -> bool {
     current::suspendable().is_some_and(|(worker, _)| worker.caps().opens_in_haste())
 }
 
+/// Whether a `Splice` submitted here takes none of our threads, or only the caller's own.
+pub(crate) fn splices() -> bool {
+    current::suspendable().is_none_or(|(worker, _)| worker.caps().splices())
+}
+
 /// Lets the other ready fibers of this worker run first.
 #[inline]
 pub(crate) fn yield_now() {
