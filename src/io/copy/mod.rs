@@ -97,10 +97,10 @@ where
     R: ?Sized + Read,
     W: ?Sized + Write,
 {
-    if let (Some(source), Some(sink)) = (dispatch::source(reader), dispatch::sink(writer)) {
-        if kernel::copy(source, sink, copied)? == kernel::Copied::All {
-            return Ok(());
-        }
+    if let (Some(source), Some(sink)) = (dispatch::source(reader), dispatch::sink(writer))
+        && kernel::copy(source, sink, copied)? == kernel::Copied::All
+    {
+        return Ok(());
     }
     let mut short = [0; SHORT];
     if copy_through(&mut short, reader, writer, copied)? {
