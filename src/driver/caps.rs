@@ -62,6 +62,12 @@ impl Caps {
         self.has(opcode::Splice::CODE)
     }
 
+    /// Whether a receive can be told to wait before its first attempt, which came with `socket`.
+    #[inline]
+    pub(crate) fn polls_first(&self) -> bool {
+        self.has(opcode::Socket::CODE)
+    }
+
     #[inline]
     fn has(&self, code: u8) -> bool {
         self.opcodes[usize::from(code) / 64] >> (code % 64) & 1 == 1

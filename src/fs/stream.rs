@@ -203,6 +203,17 @@ impl File {
         }
     }
 
+    /// Appends what a single read at the position gives; 0 is the end of the file.
+    pub(crate) fn read_more(&self, buf: &mut Vec<u8>) -> io::Result<usize> {
+        if self.has_ended()? {
+            return Ok(0);
+        }
+        buf.try_reserve(CHUNK)?;
+        let n = read_spare(self.as_fd(), buf, usize::MAX, AT_POSITION, self.habit())?;
+        self.habit().moved_by(n);
+        Ok(n)
+    }
+
     /// Appends a few bytes, which are read without a place in `buf`.
     fn probe(&self, buf: &mut Vec<u8>, max: usize) -> io::Result<usize> {
         let mut few = [0; PROBE];
