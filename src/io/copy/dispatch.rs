@@ -4,9 +4,9 @@
 //! treat some types differently is not for stable code, and `Any` is for types that borrow nothing.
 //! So the type is asked for with its lifetimes erased, and compared with a list.
 //!
-//! Invariant.  1. Two types of one `id_of` differ in lifetimes at most. Whoever turns a value of one
-//! into a value of the other sees to it that no reference gets to live longer: here by giving out a
-//! trait object for as long as the value is borrowed, whose methods return nothing else.
+//! Invariant.  1. Two types of one `id_of` differ in lifetimes at most. Whoever turns a value of
+//! one into a value of the other sees to it that no reference gets to live longer: here by giving
+//! out a trait object for as long as the value is borrowed, whose methods return nothing else.
 
 use std::any::TypeId;
 use std::io::{BufReader, BufWriter, Read, Take, Write};
@@ -66,10 +66,10 @@ macro_rules! sources {
 pub(super) fn source<R: ?Sized + Read>(reader: &mut R) -> Option<&mut dyn Source> {
     let id = id_of::<R>();
     sources!(reader, id:
-        File, &'static File, &'static mut File,
-        TcpStream, &'static TcpStream, &'static mut TcpStream,
-        UnixStream, &'static UnixStream, &'static mut UnixStream,
-        PipeReader, &'static PipeReader, &'static mut PipeReader,
+        File, &File, &mut File,
+        TcpStream, &TcpStream, &mut TcpStream,
+        UnixStream, &UnixStream, &mut UnixStream,
+        PipeReader, &PipeReader, &mut PipeReader,
     );
     None
 }
@@ -84,10 +84,10 @@ macro_rules! sinks {
 pub(super) fn sink<W: ?Sized + Write>(writer: &mut W) -> Option<&mut dyn Sink> {
     let id = id_of::<W>();
     sinks!(writer, id:
-        File, &'static File, &'static mut File,
-        TcpStream, &'static TcpStream, &'static mut TcpStream,
-        UnixStream, &'static UnixStream, &'static mut UnixStream,
-        PipeWriter, &'static PipeWriter, &'static mut PipeWriter,
+        File, &File, &mut File,
+        TcpStream, &TcpStream, &mut TcpStream,
+        UnixStream, &UnixStream, &mut UnixStream,
+        PipeWriter, &PipeWriter, &mut PipeWriter,
     );
     None
 }
