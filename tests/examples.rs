@@ -256,9 +256,9 @@ fn chat_tells_the_others() {
         assert!(matches!(anna.read().unwrap(), tungstenite::Message::Close(_)));
         assert_eq!(hear(&mut bert), "anna has left");
         // One that is just gone, in the middle of a frame.
-        let carl = connect("carl");
+        let mut carl = connect("carl");
         assert_eq!(hear(&mut bert), "carl is here");
-        (&*carl.get_ref()).write_all(&[0x81, 0xff]).unwrap();
+        carl.get_mut().write_all(&[0x81, 0xff]).unwrap();
         drop(carl);
         assert_eq!(hear(&mut bert), "carl has left");
     });
