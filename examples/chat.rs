@@ -1,8 +1,8 @@
 //! A chat server over WebSockets: what one client says, all others hear. `tungstenite`, which knows
 //! only `Read` and `Write`, is used as it is.
 //!
-//! `cargo run --release --example chat -- [ADDRESS]`, by default at a free port, which it prints. The
-//! path that a client connects to is its name: `ws://127.0.0.1:PORT/anna`.
+//! `cargo run --release --example chat -- [ADDRESS]`, by default at a free port, which it prints.
+//! The path that a client connects to is its name: `ws://127.0.0.1:PORT/anna`.
 
 use ramie::net::{Shutdown, TcpListener, TcpStream};
 use ramie::sync::broadcast::{self, RecvError, Sender};
