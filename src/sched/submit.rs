@@ -61,6 +61,7 @@ pub(crate) fn submit(mut op: Op<'_>) -> io::Result<u32> {
             return blocking(|| decode::decode(perform::perform(&mut op)));
         }
     }
+    let polls_first = worker.caps().polls_first();
     let mut pending = Pending::new(op, fiber);
     let mut done = 0;
     if lower::may_attempt(pending.op(), worker.inline()) {
@@ -73,6 +74,7 @@ pub(crate) fn submit(mut op: Op<'_>) -> io::Result<u32> {
     if let Some(habit) = pending.op().habit() {
         habit.set_ringed();
     }
+    lower::prepare(pending.op(), polls_first);
     let result = through_driver(fiber, &pending);
     if done != 0 {
         // What has been read is the answer. An error, or the report of a cancel request, is for the

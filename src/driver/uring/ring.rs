@@ -55,6 +55,11 @@ impl Ring {
         unsafe { self.whole.as_ref() }.as_raw_fd()
     }
 
+    /// Whether it can wait without counting as waiting for a disk.
+    pub(super) fn no_iowait(&self) -> bool {
+        self.no_iowait
+    }
+
     pub(super) fn submitter(&self) -> &Submitter<'static> {
         &self.submitter
     }
@@ -110,6 +115,18 @@ impl Ring {
         let entry = self.cq.next()?;
         self.skip_flag = 0;
         Some((entry.user_data(), entry.result()))
+    }
+
+    /// As many completions as there are and as fit in, each with its `user_data` and result.
+    #[inline]
+    pub(super) fn next_completions(&mut self, batch: &mut [(u64, i32)]) -> usize {
+        let mut count = 0;
+        for place in batch {
+            let Some(completion) = self.next_completion() else { break };
+            *place = completion;
+            count += 1;
+        }
+        count
     }
 
     /// Tells the kernel that what `next_completion` returned may be overwritten.
