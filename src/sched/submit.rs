@@ -304,6 +304,11 @@ pub(crate) fn haste() -> Haste {
     }
 }
 
+/// Whether a `Splice` submitted here takes none of our threads, or only the caller's own.
+pub(crate) fn splices() -> bool {
+    current::suspendable().is_none_or(|(worker, _)| worker.caps().splices())
+}
+
 /// Lets the other ready fibers of this worker run first.
 #[inline]
 pub(crate) fn yield_now() {
