@@ -1,6 +1,7 @@
 //! L0, safe wrappers over libc: the only place where raw system calls are made.
 
 pub(crate) mod clock;
+pub(crate) mod epoll;
 pub(crate) mod fifo;
 pub(crate) mod file;
 pub(crate) mod futex;

@@ -1,0 +1,164 @@
+//! Who waits for which descriptor, and what epoll has been told.
+//!
+//! Descriptors are registered by number, once, and armed for one event at a time (`EPOLLONESHOT`).
+//! A number may come to mean another file between two waits, and nobody tells us: therefore each
+//! wait on a number that nobody waits on arms it anew, which also finds out that the number is not
+//! in the set any more. While an op waits on it, the number is borrowed and means what it meant.
+//!
+//! What may be left behind is the registration of a number that was closed while another descriptor
+//! keeps its file open. It is good for one event more, which the ops that then wait on the number
+//! take for theirs: they are tried once in vain.
+#![forbid(unsafe_code)]
+
+use crate::coro::PendingPtr;
+use crate::sys::epoll::Epoll;
+use std::collections::VecDeque;
+use std::os::fd::RawFd;
+
+/// An op that waits for readiness.
+#[derive(Clone, Copy)]
+pub(super) struct Waiter {
+    pub(super) op: PendingPtr,
+    /// What it waits for: `EPOLLIN`, ..
+    pub(super) events: u32,
+    /// Events that were of no use to it, in a row.
+    pub(super) vain: u8,
+}
+
+/// One descriptor.
+#[derive(Default)]
+pub(super) struct Entry {
+    /// First come, first served.
+    pub(super) waiters: VecDeque<Waiter>,
+    /// It has been in the set under this number.
+    known: bool,
+    /// What epoll watches for; 0 after an event. Of no meaning without waiters.
+    armed: u32,
+    /// Attempts to receive that came too early, in a row.
+    early: u8,
+}
+
+/// From so many on, the next attempts are left out, but for every sixteenth.
+const EARLY: u8 = 2;
+const EARLY_MOST: u8 = 18;
+
+/// What came of arming.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Armed {
+    Yes,
+    /// It cannot be waited for: a file, or a device that is always ready.
+    Unpollable,
+    /// The kernel lacks memory or room, or wants no such thing; not the op's fault.
+    No,
+}
+
+/// See the module's head.
+#[derive(Default)]
+pub(super) struct Table {
+    entries: Vec<Entry>,
+    /// Ops in all of them.
+    pub(super) waiting: usize,
+}
+
+impl Table {
+    #[inline]
+    pub(super) fn entry(&mut self, fd: RawFd) -> &mut Entry {
+        let index = fd as usize; // an open descriptor's number
+        if index >= self.entries.len() {
+            self.entries.resize_with((index + 1).next_power_of_two(), Entry::default);
+        }
+        &mut self.entries[index]
+    }
+
+    /// As `entry`, of a number that need not be a descriptor.
+    pub(super) fn get(&mut self, fd: RawFd) -> Option<&mut Entry> {
+        self.entries.get_mut(usize::try_from(fd).ok()?)
+    }
+
+    /// All that wait, out of their lists.
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = Waiter> {
+        self.waiting = 0;
+        self.entries.iter_mut().flat_map(|entry| entry.waiters.drain(..))
+    }
+}
+
+impl Entry {
+    /// Has epoll watch for everything that is waited for, `events` included.
+    #[inline]
+    pub(super) fn arm(&mut self, epoll: &Epoll, fd: RawFd, events: u32) -> Armed {
+        if self.waiters.is_empty() {
+            self.armed = 0;
+        }
+        if self.armed & events == events {
+            return Armed::Yes;
+        }
+        let wanted = self.waiters.iter().fold(events, |all, waiter| all | waiter.events);
+        let (mask, data) = (wanted | libc::EPOLLONESHOT as u32, fd as u64);
+        let mut result = -libc::ENOENT;
+        if self.known {
+            result = epoll.modify(fd, mask, data);
+        }
+        if result == -libc::ENOENT {
+            result = epoll.add(fd, mask, data);
+            if result == -libc::EEXIST {
+                result = epoll.modify(fd, mask, data);
+            }
+        }
+        self.known = result == 0;
+        self.armed = if self.known { wanted } else { 0 };
+        match -result {
+            0 => Armed::Yes,
+            libc::EPERM => Armed::Unpollable,
+            _ => Armed::No,
+        }
+    }
+
+    /// An event has come: nothing is watched for any more.
+    #[inline]
+    pub(super) fn disarmed(&mut self) {
+        self.armed = 0;
+    }
+
+    /// The number is closed.
+    pub(super) fn forget(&mut self) {
+        self.known = false;
+        self.early = 0;
+    }
+
+    /// Whether an attempt to receive now would likely come too early, as the last ones did.
+    #[inline]
+    pub(super) fn is_early(&mut self) -> bool {
+        if self.early < EARLY {
+            return false;
+        }
+        self.early = if self.early == EARLY_MOST { EARLY - 1 } else { self.early + 1 };
+        self.early != EARLY - 1
+    }
+
+    /// An attempt to receive that was no answer to an event has, or has not, found anything.
+    #[inline]
+    pub(super) fn attempted(&mut self, found: bool) {
+        self.early = if found { 0 } else { (self.early + 1).min(EARLY) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attempts_that_come_early_are_left_out() {
+        let mut entry = Entry::default();
+        assert!(!entry.is_early());
+        entry.attempted(false);
+        assert!(!entry.is_early());
+        entry.attempted(false);
+        for _ in 0..2 {
+            let left_out = (0..).take_while(|_| entry.is_early()).count();
+            assert_eq!(left_out, 16);
+            entry.attempted(false);
+        }
+        entry.attempted(true);
+        assert!(!entry.is_early());
+    }
+}
