@@ -156,6 +156,7 @@ pub mod cancel;
 mod coro;
 mod driver;
 pub mod fs;
+pub mod io;
 pub mod net;
 mod op;
 pub mod os;
