@@ -62,9 +62,10 @@ impl Caps {
         self.readiness_only
     }
 
-    /// Whether the ring tries an open without waiting first, so that a FIFO opens at once.
+    /// Whether an open is tried without waiting first, so that a FIFO opens at once: by the ring,
+    /// or by [`perform_pooled`](super::lower::perform_pooled).
     pub(crate) fn opens_in_haste(&self) -> bool {
-        self.has(opcode::OpenAt::CODE)
+        self.readiness_only || self.has(opcode::OpenAt::CODE)
     }
 
     #[inline]

@@ -7,6 +7,7 @@ use crate::coro::{
     AfterSwitch, FiberPtr, OnCancel, Pending, PendingPtr, Signal, Timer, TimerPtr, Wait, Waiter,
     park, spans, task, thread,
 };
+use crate::driver;
 use crate::driver::lower::{self, Attempt, Route};
 use crate::op::{Habit, Op, decode, perform};
 use crate::sys::clock;
@@ -57,7 +58,7 @@ pub(crate) fn submit(mut op: Op<'_>) -> io::Result<u32> {
             if op.can_be_refused() {
                 cancel::check()?;
             }
-            return blocking(|| decode::decode(perform::perform(&mut op)));
+            return blocking(|| decode::decode(lower::perform_pooled(&mut op)));
         }
     }
     let mut pending = Pending::new(op, fiber);
@@ -72,7 +73,12 @@ pub(crate) fn submit(mut op: Op<'_>) -> io::Result<u32> {
     if let Some(habit) = pending.op().habit() {
         habit.set_ringed();
     }
-    let result = through_driver(fiber, &pending);
+    let result = if worker.caps().readiness_only() {
+        // Not `worker`: it may not be kept over a suspension.
+        with_threads(fiber, &mut pending)
+    } else {
+        through_driver(fiber, &pending)
+    };
     if done != 0 {
         // What has been read is the answer. An error, or the report of a cancel request, is for the
         // next op.
@@ -116,6 +122,32 @@ fn through_driver(fiber: FiberPtr, pending: &Pending<'_>) -> i32 {
         return -libc::ECANCELED;
     }
     result
+}
+
+/// As [`through_driver`], where the driver cannot do everything: files go to the blocking pool, and
+/// so does what the driver hands back.
+fn with_threads(fiber: FiberPtr, pending: &mut Pending<'_>) -> i32 {
+    if lower::is_stored(pending.op()) {
+        let worker = current::worker().expect("a fiber runs on a worker");
+        if worker.refuses(fiber) {
+            return -libc::ECANCELED;
+        }
+        let op = pending.op();
+        return blocking(|| perform::perform(op));
+    }
+    loop {
+        let result = through_driver(fiber, pending);
+        let op = pending.op();
+        match result {
+            driver::TO_POOL => return blocking(|| perform::perform(op)),
+            driver::TO_WAITERS => {
+                if let Some(result) = waiting(|| driver::perform_ready(op)) {
+                    return result;
+                }
+            }
+            result => return result,
+        }
+    }
 }
 
 /// Tries an op without waiting, after letting others run if it is their turn.
@@ -249,6 +281,11 @@ where
 /// opening a FIFO has to be completed by the caller.
 pub(crate) fn opens_in_haste() -> bool {
     current::suspendable().is_some_and(|(worker, _)| worker.caps().opens_in_haste())
+}
+
+/// Whether a `Connect` submitted here only suspends with a socket that is in non-blocking mode.
+pub(crate) fn connects_in_haste() -> bool {
+    current::suspendable().is_some_and(|(worker, _)| worker.caps().readiness_only())
 }
 
 /// Lets the other ready fibers of this worker run first.

@@ -63,11 +63,10 @@ pub(crate) fn has_data_or_writer(reader: BorrowedFd<'_>) -> io::Result<bool> {
     }
 }
 
-/// An inotify descriptor that becomes readable when somebody opens the same file. Reads of it
-/// never wait by themselves.
+/// An inotify descriptor that becomes readable when somebody opens the same file.
 pub(crate) fn watch_opens(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     // SAFETY: no memory is passed.
-    let watch = checked(unsafe { libc::inotify_init1(libc::IN_CLOEXEC | libc::IN_NONBLOCK) } as isize)?;
+    let watch = checked(unsafe { libc::inotify_init1(libc::IN_CLOEXEC) } as isize)?;
     // SAFETY: the descriptor is new and nobody else's.
     let watch = unsafe { OwnedFd::from_raw_fd(watch as i32) };
     let path = std::ffi::CString::new(format!("/proc/self/fd/{}", fd.as_raw_fd()))?;

@@ -145,8 +145,8 @@ pub(crate) fn has_offsets(fd: BorrowedFd<'_>) -> bool {
     read(fd, &mut [], Some(0)) != -libc::ESPIPE
 }
 
-/// As [`write`], or `-EAGAIN` if the call would have to wait, and `-EOPNOTSUPP` if the file does not
-/// know this: `pwritev2` with `RWF_NOWAIT`.
+/// As [`write`], or `-EAGAIN` if the call would have to wait, and `-EOPNOTSUPP` if the file does
+/// not know this: `pwritev2` with `RWF_NOWAIT`.
 pub(crate) fn write_nowait(fd: BorrowedFd<'_>, buf: &[u8], offset: Option<u64>) -> i32 {
     write_vectored_nowait(fd, &[IoSlice::new(buf)], offset)
 }
@@ -225,8 +225,7 @@ pub(crate) fn what(fd: BorrowedFd<'_>) -> Option<What> {
     let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC;
     let mask = libc::STATX_TYPE | libc::STATX_INO | libc::STATX_MNT_ID;
     // SAFETY: the path is a C string, and the record is ours to write for the whole call.
-    let ret =
-        unsafe { libc::statx(fd.as_raw_fd(), c"".as_ptr(), flags, mask, &raw mut statx) };
+    let ret = unsafe { libc::statx(fd.as_raw_fd(), c"".as_ptr(), flags, mask, &raw mut statx) };
     if ret != 0 {
         return None;
     }
@@ -245,6 +244,25 @@ pub(crate) fn what(fd: BorrowedFd<'_>) -> Option<What> {
 pub(crate) fn openat(dir: Option<BorrowedFd<'_>>, path: &CStr, flags: i32, mode: u32) -> i32 {
     // SAFETY: `path` is a C string that lives for the whole call; the directory is borrowed.
     answer(unsafe { libc::openat(dir_fd(dir), path.as_ptr(), flags, mode) } as isize)
+}
+
+/// As [`openat`], without waiting for somebody at the other end, or for the holder of a lease; the
+/// descriptor is in the mode that was asked for.
+pub(crate) fn open_in_haste(
+    dir: Option<BorrowedFd<'_>>,
+    path: &CStr,
+    flags: i32,
+    mode: u32,
+) -> i32 {
+    if flags & (libc::O_NONBLOCK | libc::O_DIRECTORY | libc::O_PATH) != 0 {
+        return openat(dir, path, flags, mode);
+    }
+    let fd = openat(dir, path, flags | libc::O_NONBLOCK, mode);
+    if fd >= 0 {
+        // SAFETY: no memory is passed; the descriptor has just been opened, and is the caller's.
+        unsafe { libc::fcntl(fd, libc::F_SETFL, flags) };
+    }
+    fd
 }
 
 /// `close`. The descriptor is gone whatever the result.

@@ -232,7 +232,7 @@ impl Drop for Claim {
 /// ready any more: the driver is to wait again.
 ///
 /// It does wait, and is not cancelled then, if another process or a plain thread is faster.
-pub(in crate::driver) fn perform_ready(op: &mut Op<'_>) -> Option<i32> {
+pub(crate) fn perform_ready(op: &mut Op<'_>) -> Option<i32> {
     let (fd, events) = match op {
         Op::Read { fd, .. } | Op::ReadUninit { fd, .. } | Op::ReadVectored { fd, .. } => (*fd, IN),
         Op::Accept { fd, .. } => (*fd, IN),

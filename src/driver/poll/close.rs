@@ -9,15 +9,50 @@
 use crate::sys::file;
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 /// File systems without a server.
 const LOCAL: &[&str] = &[
-    "ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "bcachefs", "zfs", "jfs", "reiserfs", "nilfs2",
-    "tmpfs", "ramfs", "devtmpfs", "devpts", "hugetlbfs", "rootfs", "overlay", "squashfs", "erofs",
-    "iso9660", "udf", "vfat", "msdos", "exfat", "ntfs3", "proc", "sysfs", "cgroup", "cgroup2",
-    "debugfs", "tracefs", "securityfs", "configfs", "mqueue", "bpf", "pstore", "binfmt_misc",
+    "ext2",
+    "ext3",
+    "ext4",
+    "xfs",
+    "btrfs",
+    "f2fs",
+    "bcachefs",
+    "zfs",
+    "jfs",
+    "reiserfs",
+    "nilfs2",
+    "tmpfs",
+    "ramfs",
+    "devtmpfs",
+    "devpts",
+    "hugetlbfs",
+    "rootfs",
+    "overlay",
+    "squashfs",
+    "erofs",
+    "iso9660",
+    "udf",
+    "vfat",
+    "msdos",
+    "exfat",
+    "ntfs3",
+    "proc",
+    "sysfs",
+    "cgroup",
+    "cgroup2",
+    "debugfs",
+    "tracefs",
+    "securityfs",
+    "configfs",
+    "mqueue",
+    "bpf",
+    "pstore",
+    "binfmt_misc",
     "efivarfs",
 ];
 
@@ -26,13 +61,15 @@ const MOST: usize = 16;
 /// Mounts remembered, at most.
 const MOUNTS: usize = 1024;
 
-/// See the module's head.
-pub(super) fn close(fd: OwnedFd) {
-    if closes_at_once(&fd) {
+/// See the module's head. Returns whether the descriptor is closed now.
+pub(super) fn close(fd: OwnedFd) -> bool {
+    let at_once = closes_at_once(&fd);
+    if at_once {
         drop(fd);
     } else {
         close_on_thread(fd);
     }
+    at_once
 }
 
 fn closes_at_once(fd: &OwnedFd) -> bool {
@@ -50,8 +87,8 @@ fn is_local(what: file::What) -> bool {
     if let Some(local) = known.get(&key) {
         return *local;
     }
-    // The kernel writes the table; nothing is asked for that waits.
-    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    // The kernel writes the table; nothing is asked for that waits. Threads may differ in it.
+    let table = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
     let local = file_system(&table, what).is_some_and(|name| LOCAL.contains(&name));
     if known.len() >= MOUNTS {
         known.clear();
@@ -76,13 +113,14 @@ fn file_system(table: &str, what: file::What) -> Option<&str> {
     line.split_once(" - ")?.1.split(' ').next()
 }
 
-#[derive(Default)]
 struct Queue {
     fds: VecDeque<OwnedFd>,
+    /// They end when there is nothing left to close.
     threads: usize,
 }
 
 static QUEUE: Mutex<Queue> = Mutex::new(Queue { fds: VecDeque::new(), threads: 0 });
+static DONE: Condvar = Condvar::new();
 
 fn queue() -> MutexGuard<'static, Queue> {
     QUEUE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -102,12 +140,21 @@ fn close_on_thread(fd: OwnedFd) {
     }
 }
 
+/// Waits until nothing is left to close, but not for ever.
+pub(super) fn finish(patience: Duration) {
+    let closing = |queue: &mut Queue| queue.threads != 0;
+    drop(DONE.wait_timeout_while(queue(), patience, closing));
+}
+
 /// Closes what is queued.
 fn work() {
     loop {
         let mut queue_now = queue();
         let Some(fd) = queue_now.fds.pop_front() else {
             queue_now.threads -= 1;
+            if queue_now.threads == 0 {
+                DONE.notify_all();
+            }
             return;
         };
         drop(queue_now);
@@ -153,5 +200,7 @@ mod tests {
             close_on_thread(writer.into());
             assert_eq!(reader.read(&mut [0; 1]).unwrap(), 0);
         }
+        finish(Duration::from_secs(20));
+        assert!(queue().fds.is_empty());
     }
 }

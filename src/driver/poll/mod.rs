@@ -20,7 +20,7 @@
 //! A worker sleeps in `epoll_pwait2`, and is woken by an eventfd in the set. That is watched for
 //! edges (`EPOLLET`), so nobody has to read it.
 
-use super::{Caps, SleepWord, TO_POOL, TO_WAITERS, Wait, Waker};
+use super::{Caps, LAST_CLOSES, TO_POOL, TO_WAITERS, Wait, Waker};
 use crate::coro::header::Waiting;
 use crate::coro::pending::PendingList;
 use crate::coro::{FiberList, PendingPtr};
@@ -32,10 +32,11 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(in crate::driver) mod attempt;
+mod attempt;
 mod close;
 mod table;
 
+pub(crate) use attempt::perform_ready;
 use attempt::{Outcome, attempt};
 use table::{Armed, Table, Waiter};
 
@@ -65,6 +66,8 @@ pub(crate) struct Poll {
     in_flight: usize,
     /// Everything is to end: no op waits any more.
     ending: bool,
+    /// A thread was left to close a descriptor.
+    closes_late: bool,
     /// The last turn did not ask epoll.
     skipped: bool,
     looks: u8,
@@ -74,7 +77,7 @@ pub(crate) struct Poll {
 }
 
 impl Poll {
-    pub(super) fn new(_word: &'static SleepWord) -> io::Result<Self> {
+    pub(super) fn new() -> io::Result<Self> {
         let epoll = Epoll::new()?;
         let wake = ring::eventfd()?;
         let edge = (libc::EPOLLIN | libc::EPOLLET) as u32;
@@ -92,6 +95,7 @@ impl Poll {
             retry_at_ns: 0,
             in_flight: 0,
             ending: false,
+            closes_late: false,
             skipped: false,
             looks: 0,
             seen: 0,
@@ -257,7 +261,10 @@ impl Poll {
             left -= 1;
             let Some(entry) = self.table.get(fd) else { return };
             let Some(mut waiter) = entry.waiters.pop_front() else { return };
-            if event.events() & (waiter.events | always) == 0 || exhausted & waiter.events != 0 {
+            // SAFETY: the op is ours, and the reference does not leave this line.
+            let shares = !matches!(unsafe { waiter.op.op() }, Op::Poll { .. });
+            let in_vain = shares && exhausted & waiter.events != 0;
+            if event.events() & (waiter.events | always) == 0 || in_vain {
                 entry.waiters.push_back(waiter);
                 continue;
             }
@@ -265,8 +272,7 @@ impl Poll {
             let outcome = self.perform(waiter.op);
             match outcome {
                 Outcome::Wait(events) if !self.ending && waiter.vain < VAIN => {
-                    // SAFETY: the op is ours, and the reference does not leave this line.
-                    if !matches!(unsafe { waiter.op.op() }, Op::Poll { .. }) {
+                    if shares {
                         exhausted |= events;
                     }
                     waiter.events = events;
@@ -314,10 +320,8 @@ impl Poll {
         }
         // SAFETY: the op is ours, and the reference does not leave this line.
         let fd = descriptor(unsafe { op.op() });
-        let Some(entry) = self.table.get(fd) else { return };
-        if let Some(index) = entry.waiters.iter().position(|waiter| waiter.op == op) {
-            // What epoll watches for may be more than anybody wants now: an event in vain.
-            entry.waiters.remove(index);
+        // What epoll watches for may be more than anybody wants then: an event in vain.
+        if self.table.get(fd).is_some_and(|entry| entry.remove(op)) {
             self.table.waiting -= 1;
         } else if let Some(index) = self.later.iter().position(|later| *later == op) {
             self.later.remove(index);
@@ -345,7 +349,15 @@ impl Poll {
         if let Some(entry) = self.table.get(fd.as_raw_fd()) {
             entry.forget();
         }
-        close::close(fd);
+        self.closes_late |= !close::close(fd);
+    }
+}
+
+impl Drop for Poll {
+    fn drop(&mut self) {
+        if self.closes_late {
+            close::finish(LAST_CLOSES);
+        }
     }
 }
 

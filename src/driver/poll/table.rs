@@ -32,7 +32,7 @@ pub(super) struct Entry {
     pub(super) waiters: VecDeque<Waiter>,
     /// It has been in the set under this number.
     known: bool,
-    /// What epoll watches for; 0 after an event. Of no meaning without waiters.
+    /// What epoll has been asked for; 0 after an event. Of no meaning without waiters.
     armed: u32,
     /// Attempts to receive that came too early, in a row.
     early: u8,
@@ -89,11 +89,11 @@ impl Entry {
         if self.waiters.is_empty() {
             self.armed = 0;
         }
-        if self.armed & events == events {
+        let once = events | libc::EPOLLONESHOT as u32;
+        if self.armed & once == once {
             return Armed::Yes;
         }
-        let wanted = self.waiters.iter().fold(events, |all, waiter| all | waiter.events);
-        let (mask, data) = (wanted | libc::EPOLLONESHOT as u32, fd as u64);
+        let (mask, data) = (self.waiters.iter().fold(once, |all, w| all | w.events), fd as u64);
         let mut result = -libc::ENOENT;
         if self.known {
             result = epoll.modify(fd, mask, data);
@@ -105,12 +105,18 @@ impl Entry {
             }
         }
         self.known = result == 0;
-        self.armed = if self.known { wanted } else { 0 };
+        self.armed = if self.known { mask } else { 0 };
         match -result {
             0 => Armed::Yes,
             libc::EPERM => Armed::Unpollable,
             _ => Armed::No,
         }
+    }
+
+    /// Takes an op out; `false` if it is not here.
+    pub(super) fn remove(&mut self, op: PendingPtr) -> bool {
+        let index = self.waiters.iter().position(|waiter| waiter.op == op);
+        index.is_some_and(|index| self.waiters.remove(index).is_some())
     }
 
     /// An event has come: nothing is watched for any more.

@@ -1,5 +1,6 @@
 //! Creating a ring: which flags, in which order they are given up, and what each refusal means.
 
+use super::MAX_ENTRIES;
 use super::ring::Ring;
 use crate::driver::Caps;
 use io_uring::IoUring;
@@ -8,7 +9,6 @@ use std::sync::Arc;
 
 /// Completion queue entries per submission queue entry.
 const CQ_PER_SQ: u32 = 16;
-const MAX_ENTRIES: u32 = 32_768;
 
 /// The flags given up one after the other by kernels that do not know them.
 #[derive(Clone, Copy)]
@@ -30,12 +30,6 @@ const TIERS: [Flags; 5] = [
 
 /// Creates a ring for the calling thread and asks the kernel what it can do.
 pub(crate) fn create(entries: u32) -> io::Result<(Ring, Arc<Caps>)> {
-    if entries == 0 || entries > MAX_ENTRIES {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            format!("ring_entries must be between 1 and {MAX_ENTRIES}, not {entries}"),
-        ));
-    }
     let mut tiers = TIERS.iter();
     let ring = loop {
         let flags = tiers.next().expect("the last tier's error is returned");
