@@ -13,6 +13,7 @@ use crate::op::{Habit, Op, decode, perform};
 use crate::sys::clock;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Switches from the running fiber to the idle context; the fiber leaves its tracing spans for as
@@ -187,12 +188,33 @@ pub(crate) fn close_detached(fd: OwnedFd, habit: &Habit) {
 /// `timeout` ends the wait (as `on_cancel` says). Returns whether the signal is set. The caller is
 /// the signal's only waiter.
 pub(crate) fn wait(signal: &Signal, deadline_ns: Option<u64>, on_cancel: OnCancel) -> bool {
-    let Some((_, fiber)) = current::suspendable() else {
+    wait_and_let_go(signal, None, deadline_ns, on_cancel)
+}
+
+/// As [`wait`], by the holder of a lock without which nobody sets the signal: `held` is cleared
+/// soon, on a fiber when it has left its stack and is registered, which costs less than to let go
+/// of the lock first. The caller knows that it is not in a `no_suspend` section.
+#[inline]
+pub(crate) fn wait_and_let_go(
+    signal: &Signal,
+    mut held: Option<&AtomicBool>,
+    deadline_ns: Option<u64>,
+    on_cancel: OnCancel,
+) -> bool {
+    let found = current::suspendable();
+    if let Some(lock) = held
+        // What comes before the fiber is registered may take its time, or be foreign code.
+        && found.is_none_or(|(worker, _)| spans::followed() || worker.has_joins())
+    {
+        lock.store(false, Ordering::Release);
+        held = None;
+    }
+    let Some((_, fiber)) = found else {
         let deadline_ns = cancel::end_of_wait(deadline_ns, on_cancel);
         return thread::wait(signal, deadline_ns.and_then(clock::instant));
     };
     let timer = deadline_ns.map(|deadline_ns| Timer::new(deadline_ns, fiber));
-    let wait = Wait { signal, timer: timer.as_ref(), on_cancel };
+    let wait = Wait { signal, timer: timer.as_ref(), on_cancel, held };
     // SAFETY: `fiber` is the one that runs here.
     unsafe { suspend(fiber, &AfterSwitch::Wait(&wait)) };
     fiber.header().waiting.set(Waiting::Nothing);
@@ -231,6 +253,19 @@ pub(crate) fn wake_waiter(waiter: Waiter) {
         Waiter::Thread(address) => unsafe { thread::wake(address) },
         // SAFETY: as above; what is taken out is the taker's.
         Waiter::Task(address) => unsafe { task::wake(address) },
+    }
+}
+
+/// Sets a signal that nobody else ever sets, and makes ready who waits for it.
+#[inline]
+pub(crate) fn set_and_wake(signal: &Signal) {
+    let Some(worker) = current::worker() else { return wake_waiter(signal.set()) };
+    // SAFETY: who is registered on a signal is alive until whoever sets it has woken it, and only
+    // the caller sets this one.
+    let fiber = |address| unsafe { FiberPtr::from_address(address) };
+    match signal.set_here(|address| worker.is_home_of(fiber(address))) {
+        Some(address) => worker.push_woken(fiber(address)),
+        None => wake_waiter(signal.set()),
     }
 }
 
