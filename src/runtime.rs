@@ -148,8 +148,9 @@ impl RuntimeBuilder {
     ///
     /// # Errors
     /// If the kernel refuses io_uring and nothing else is allowed (the error says why and what to
-    /// do), if `RAMIE_DRIVER` holds no driver's name, if there is no memory or no descriptor left, if a number is out of range, if the thread has a shadow stack (which
-    /// does not follow a switch), and on a fiber.
+    /// do), if `RAMIE_DRIVER` holds no driver's name, if there is no memory or no descriptor left,
+    /// if a number is out of range, if the thread has a shadow stack (which does not follow a
+    /// switch), and on a fiber.
     pub fn build(self) -> io::Result<Runtime> {
         if current::worker().is_some() {
             return Err(io::Error::other(
