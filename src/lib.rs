@@ -58,6 +58,10 @@
 //! loop that accepts, and a fiber for each connection; its reads and writes are those of
 //! [`Read`](std::io::Read) and [`Write`](std::io::Write).
 //!
+//! # Processes and signals
+//! [`process`] is [`std::process`]: pipes and waits suspend. [`signal`] receives what the system or
+//! the user sends, Ctrl-C for instance.
+//!
 //! # What is not known here
 //! For calls that block and are not known here (a C library's, std's own) there is [`unblock`]: it
 //! runs a closure on a thread of a pool while the fiber waits.
@@ -161,8 +165,10 @@ pub mod io;
 pub mod net;
 mod op;
 pub mod os;
+pub mod process;
 #[expect(unsafe_code, reason = "L6: resuming fibers and borrowing from their stacks")]
 mod sched;
+pub mod signal;
 #[expect(unsafe_code, reason = "L2: it owns the memory that fibers run on")]
 mod stack;
 #[expect(unsafe_code, reason = "L7: locks, and queues of waiters on their stacks")]

@@ -3,7 +3,7 @@
 
 use crate::arch;
 use crate::coro::spans::{self, Spans};
-use crate::driver::{self, DriverKind, WakeMethod};
+use crate::driver::{self, DriverKind, WakeMethod, caps};
 use crate::fiber::{JoinHandle, create, spawn_external};
 use crate::future::block_on;
 use crate::sched::{Config, Shared, Worker, current, shutdown};
@@ -186,6 +186,7 @@ impl RuntimeBuilder {
                 "a thread's name cannot contain a zero byte",
             ));
         }
+        caps::check_mask()?;
         overflow::set_describe(describe);
         overflow::install()?;
         let altstack = overflow::ensure_altstack()?;

@@ -3,6 +3,7 @@
 
 use super::wake::WakeMethod;
 use crate::op::Op;
+use crate::sys::mask::{self, Cap};
 use io_uring::{Probe, Submitter, opcode};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,7 +39,7 @@ impl Caps {
         let mut caps = Self::default();
         if submitter.register_probe(&mut probe).is_ok() {
             for code in 0..=u8::MAX {
-                if probe.is_supported(code) {
+                if probe.is_supported(code) && !mask::hides_opcode(code) {
                     caps.opcodes[usize::from(code) / 64] |= 1 << (code % 64);
                 }
             }
@@ -62,10 +63,32 @@ impl Caps {
         self.readiness_only
     }
 
-    /// Whether an open is tried without waiting first, so that a FIFO opens at once: by the ring,
-    /// or by [`perform_pooled`](super::lower::perform_pooled).
+    /// What a ring must be able to do: whatever may have to wait for somebody else, which on the
+    /// blocking pool would use up its threads and could not be cancelled. The names of what it
+    /// lacks.
+    pub(crate) fn missing(&self) -> Vec<&'static str> {
+        let needed = [
+            ("nop", opcode::Nop::CODE),
+            ("read", opcode::Read::CODE),
+            ("write", opcode::Write::CODE),
+            ("readv", opcode::Readv::CODE),
+            ("writev", opcode::Writev::CODE),
+            ("poll_add", opcode::PollAdd::CODE),
+            ("accept", opcode::Accept::CODE),
+            ("connect", opcode::Connect::CODE),
+            ("send", opcode::Send::CODE),
+            ("recv", opcode::Recv::CODE),
+            ("sendmsg", opcode::SendMsg::CODE),
+            ("recvmsg", opcode::RecvMsg::CODE),
+            ("close", opcode::Close::CODE),
+            ("async_cancel", opcode::AsyncCancel::CODE),
+        ];
+        needed.into_iter().filter(|(_, code)| !self.has(*code)).map(|(name, _)| name).collect()
+    }
+
+    /// Whether the ring tries an open without waiting first, so that a FIFO opens at once.
     pub(crate) fn opens_in_haste(&self) -> bool {
-        self.readiness_only || self.has(opcode::OpenAt::CODE)
+        self.has(opcode::OpenAt::CODE)
     }
 
     #[inline]
@@ -103,6 +126,11 @@ impl Caps {
     }
 }
 
+/// Whether the variable that hides capabilities can be understood.
+pub(crate) fn check_mask() -> io::Result<()> {
+    mask::check()
+}
+
 /// The first of `candidates` that wakes a ring of this kernel, tried once per process.
 pub(crate) fn wake_method(candidates: &[WakeMethod]) -> io::Result<WakeMethod> {
     let mut failed = Vec::new();
@@ -112,6 +140,15 @@ pub(crate) fn wake_method(candidates: &[WakeMethod]) -> io::Result<WakeMethod> {
         tracing::info!(?method, "a sleeping worker cannot be woken this way here");
     }
     found
+}
+
+/// Whether the process is to do without this way.
+fn is_hidden(method: WakeMethod) -> bool {
+    match method {
+        WakeMethod::Futex => mask::hides(Cap::Futex) || mask::hides_opcode(opcode::FutexWait::CODE),
+        WakeMethod::MsgRing => mask::hides(Cap::SendMsgRing),
+        WakeMethod::EventFd => false,
+    }
 }
 
 fn test_wake_methods(
@@ -125,7 +162,7 @@ fn test_wake_methods(
         let works = match known {
             Some(works) => works,
             None => {
-                let works = super::uring::self_test(method)?;
+                let works = !is_hidden(method) && super::uring::self_test(method)?;
                 tested.push((method, works));
                 if !works {
                     failed.push(method);

@@ -53,15 +53,6 @@ pub(crate) fn route(op: &Op<'_>, caps: &Caps) -> Route {
     }
 }
 
-/// Performs an op on the blocking pool. As a ring does it: what would wait for ever for somebody
-/// else, which is the open of a FIFO, is not waited for, since the pool is bounded.
-pub(crate) fn perform_pooled(op: &mut Op<'_>) -> i32 {
-    match op {
-        Op::OpenAt { dir, path, flags, mode } => file::open_in_haste(*dir, path, *flags, *mode),
-        op => perform(op),
-    }
-}
-
 /// Whether the driver must not see an op that it could route: it waits for readiness only, and the
 /// op is on a file, which is always ready and makes its callers wait all the same.
 #[inline]

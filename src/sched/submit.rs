@@ -59,7 +59,7 @@ pub(crate) fn submit(mut op: Op<'_>) -> io::Result<u32> {
             if op.can_be_refused() {
                 cancel::check()?;
             }
-            return blocking(|| decode::decode(lower::perform_pooled(&mut op)));
+            return blocking(|| decode::decode(perform::perform(&mut op)));
         }
     }
     let mut pending = Pending::new(op, fiber);
@@ -312,10 +312,26 @@ where
     }
 }
 
-/// Whether an `OpenAt` submitted here may be tried without waiting, as io_uring does it, so that
-/// opening a FIFO has to be completed by the caller.
-pub(crate) fn opens_in_haste() -> bool {
-    current::suspendable().is_some_and(|(worker, _)| worker.caps().opens_in_haste())
+/// What an `OpenAt` submitted here does where `open` waits for somebody else, as for the other end
+/// of a FIFO.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Haste {
+    /// It waits.
+    No,
+    /// It may not wait, as io_uring does it: the caller has to complete the open.
+    Implied,
+    /// It waits, and would keep a thread of the pool from others meanwhile: it should be asked not
+    /// to.
+    Needed,
+}
+
+/// How opens behave here.
+pub(crate) fn haste() -> Haste {
+    match current::suspendable() {
+        None => Haste::No,
+        Some((worker, _)) if worker.caps().opens_in_haste() => Haste::Implied,
+        Some(_) => Haste::Needed,
+    }
 }
 
 /// Whether a `Connect` submitted here only suspends with a socket that is in non-blocking mode.

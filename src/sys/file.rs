@@ -246,25 +246,6 @@ pub(crate) fn openat(dir: Option<BorrowedFd<'_>>, path: &CStr, flags: i32, mode:
     answer(unsafe { libc::openat(dir_fd(dir), path.as_ptr(), flags, mode) } as isize)
 }
 
-/// As [`openat`], without waiting for somebody at the other end, or for the holder of a lease; the
-/// descriptor is in the mode that was asked for.
-pub(crate) fn open_in_haste(
-    dir: Option<BorrowedFd<'_>>,
-    path: &CStr,
-    flags: i32,
-    mode: u32,
-) -> i32 {
-    if flags & (libc::O_NONBLOCK | libc::O_DIRECTORY | libc::O_PATH) != 0 {
-        return openat(dir, path, flags, mode);
-    }
-    let fd = openat(dir, path, flags | libc::O_NONBLOCK, mode);
-    if fd >= 0 {
-        // SAFETY: no memory is passed; the descriptor has just been opened, and is the caller's.
-        unsafe { libc::fcntl(fd, libc::F_SETFL, flags) };
-    }
-    fd
-}
-
 /// `close`. The descriptor is gone whatever the result.
 pub(crate) fn close(fd: OwnedFd) -> i32 {
     // SAFETY: the descriptor was owned by the argument, which is forgotten here.

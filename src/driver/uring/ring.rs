@@ -3,6 +3,7 @@
 //! One `Submitter` is kept for the ring's life, because that is where the io-uring crate keeps the
 //! index of the registered ring descriptor.
 
+use crate::sys::mask::{self, Cap};
 use io_uring::{CompletionQueue, EnterFlags, IoUring, SubmissionQueue, Submitter, squeue, types};
 use std::io;
 use std::mem::ManuallyDrop;
@@ -32,9 +33,12 @@ impl Ring {
         // SAFETY: the ring stays at this address until `drop`, which drops the parts first.
         let (mut submitter, sq, cq) = unsafe { (*whole.as_ptr()).split() };
         // A registered ring descriptor saves a look-up per call; one task has 16 places for them.
-        _ = submitter.register_ring_fd();
+        if !mask::hides(Cap::RingFds) {
+            _ = submitter.register_ring_fd();
+        }
         // SAFETY: as above.
-        let no_iowait = unsafe { whole.as_ref() }.params().is_feature_no_iowait();
+        let params = unsafe { whole.as_ref() }.params();
+        let no_iowait = params.is_feature_no_iowait() && !mask::hides(Cap::NoIowait);
         Self {
             submitter: ManuallyDrop::new(submitter),
             sq: ManuallyDrop::new(sq),

@@ -3,9 +3,11 @@
 use super::MAX_ENTRIES;
 use super::ring::Ring;
 use crate::driver::Caps;
-use io_uring::IoUring;
+use crate::sys::mask::{self, Cap};
+use io_uring::{IoUring, opcode, types};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 /// Completion queue entries per submission queue entry.
 const CQ_PER_SQ: u32 = 16;
@@ -19,6 +21,16 @@ struct Flags {
     submit_all: bool,
 }
 
+impl Flags {
+    /// Whether the process is to do without one of these.
+    fn are_hidden(&self) -> bool {
+        self.no_sqarray && mask::hides(Cap::NoSqArray)
+            || self.defer_taskrun && mask::hides(Cap::DeferTaskrun)
+            || self.coop_taskrun && mask::hides(Cap::CoopTaskrun)
+            || self.submit_all && mask::hides(Cap::SubmitAll)
+    }
+}
+
 /// Newest kernel first: 6.6, 6.1, 5.19, 5.18, 5.11.
 const TIERS: [Flags; 5] = [
     Flags { no_sqarray: true, defer_taskrun: true, coop_taskrun: false, submit_all: true },
@@ -30,28 +42,71 @@ const TIERS: [Flags; 5] = [
 
 /// Creates a ring for the calling thread and asks the kernel what it can do.
 pub(crate) fn create(entries: u32) -> io::Result<(Ring, Arc<Caps>)> {
-    let mut tiers = TIERS.iter();
+    if mask::hides(Cap::IoUring) {
+        return Err(explain(&io::Error::from_raw_os_error(libc::ENOSYS)));
+    }
+    let mut tiers = TIERS.iter().filter(|flags| !flags.are_hidden()).peekable();
     let ring = loop {
         let flags = tiers.next().expect("the last tier's error is returned");
         match build(entries, flags) {
-            Err(error)
-                if error.raw_os_error() == Some(libc::EINVAL) && !tiers.as_slice().is_empty() => {}
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) && tiers.peek().is_some() => {}
             result => break result.map_err(|error| explain(&error))?,
         }
     };
     let params = ring.params();
-    let (nodrop, ext_arg, cur_pos) =
-        (params.is_feature_nodrop(), params.is_feature_ext_arg(), params.is_feature_rw_cur_pos());
-    if !(nodrop && ext_arg && cur_pos) {
-        return Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            "io_uring: this kernel is too old (Linux 5.11 or newer is needed)",
-        ));
+    let mut missing = Vec::new();
+    for (offered, cap, name) in [
+        (params.is_feature_nodrop(), Cap::NoDrop, "nodrop"),
+        (params.is_feature_ext_arg(), Cap::ExtArg, "ext_arg"),
+        (params.is_feature_rw_cur_pos(), Cap::RwCurPos, "rw_cur_pos"),
+    ] {
+        if !offered || mask::hides(cap) {
+            missing.push(name);
+        }
     }
-    let ring = Ring::new(ring);
+    if !missing.is_empty() {
+        return Err(too_old(&missing));
+    }
+    let mut ring = Ring::new(ring);
     let caps = Caps::of_ring(ring.submitter());
+    missing.extend(caps.missing());
+    if missing.is_empty() && !cancels_any(&mut ring) {
+        missing.push("cancel_any");
+    }
+    if !missing.is_empty() {
+        return Err(too_old(&missing));
+    }
     limit_io_workers(&ring);
     Ok((ring, caps))
+}
+
+#[cold]
+fn too_old(missing: &[&str]) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::Unsupported,
+        format!(
+            "io_uring: this kernel is too old (Linux 5.19 or newer is needed), or a sandbox offers \
+             a part of it only: it lacks {}",
+            missing.join(", ")
+        ),
+    )
+}
+
+/// Whether everything in a ring can be cancelled at once, as the end of a runtime does. Tried with
+/// the first ring of the process, in which nothing is.
+fn cancels_any(ring: &mut Ring) -> bool {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    static CANCELS: OnceLock<bool> = OnceLock::new();
+    *CANCELS.get_or_init(|| {
+        let entry = opcode::AsyncCancel2::new(types::CancelBuilder::any().all()).build();
+        // SAFETY: the entry points to nothing.
+        if mask::hides(Cap::CancelAny) || !unsafe { ring.push(&entry) } {
+            return false;
+        }
+        ring.submit_and_wait(Some(PATIENCE));
+        // Nothing was there to be cancelled; an older kernel does not know the flags.
+        matches!(ring.next_completion(), Some((_, result)) if result != -libc::EINVAL)
+    })
 }
 
 fn build(entries: u32, flags: &Flags) -> io::Result<IoUring> {
@@ -77,7 +132,9 @@ fn build(entries: u32, flags: &Flags) -> io::Result<IoUring> {
 fn limit_io_workers(ring: &Ring) {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from) as u32;
     let mut limits = [(4 * cpus).max(8), 64];
-    // Linux 5.15; without it the kernel's own limits hold.
+    if mask::hides(Cap::IowqMaxWorkers) {
+        return; // as before Linux 5.15: the kernel's own limits hold
+    }
     _ = ring.submitter().register_iowq_max_workers(&mut limits);
 }
 

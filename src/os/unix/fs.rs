@@ -2,6 +2,7 @@
 //!
 //! The extension traits are std's own, implemented for the types of this crate, so that code which
 //! imports them from either place works.
+#![forbid(unsafe_code)]
 
 use std::io;
 use std::path::Path;
