@@ -91,6 +91,13 @@ impl Caps {
         self.has(opcode::OpenAt::CODE)
     }
 
+    /// Whether a receive can be told to wait before its first attempt. To rings this came with
+    /// `socket`.
+    #[inline]
+    pub(crate) fn polls_first(&self) -> bool {
+        self.readiness_only || self.has(opcode::Socket::CODE)
+    }
+
     #[inline]
     fn has(&self, code: u8) -> bool {
         self.opcodes[usize::from(code) / 64] >> (code % 64) & 1 == 1

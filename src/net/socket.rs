@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::op::decode::decode;
-use crate::op::{IOV_MAX, MAX_TRANSFER, Op};
+use crate::op::{self, Habit, IOV_MAX, MAX_TRANSFER, Op};
 use crate::sched::{Detach, connects_in_haste, perform_fd, submit_fd_within, submit_within};
 use crate::sys::file;
 use crate::sys::socket::{Incoming, Outgoing, SockAddr, take_error};
@@ -115,8 +115,23 @@ impl<S: Into<OwnedFd> + AsFd> Socket<S> {
     /// `recv`.
     #[inline]
     pub(super) fn recv(&self, buf: &mut [u8], flags: i32) -> io::Result<usize> {
+        self.receive(buf, flags, None)
+    }
+
+    /// `recv` from a stream.
+    #[inline]
+    pub(super) fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        let (habit, len) = (self.inner.habit(), buf.len());
+        let n = self.receive(buf, 0, Some(habit))?;
+        // Who did not get all that he had room for has read it empty.
+        habit.set_reads(if n < len { op::Way::Ring } else { op::Way::Try });
+        Ok(n)
+    }
+
+    #[inline]
+    fn receive(&self, buf: &mut [u8], flags: i32, habit: Option<&Habit>) -> io::Result<usize> {
         let (fd, flags, len) = (self.as_fd(), self.flags(flags), buf.len().min(MAX_TRANSFER));
-        let op = Op::Recv { fd, buf: &mut buf[..len], flags };
+        let op = Op::Recv { fd, buf: &mut buf[..len], flags, habit, poll_first: false };
         in_time(submit_within(op, self.timeout(Way::Read))).map(count)
     }
 
@@ -263,7 +278,7 @@ macro_rules! stream {
         impl Read for &$name {
             #[inline]
             fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-                self.0.recv(buf, 0)
+                self.0.read(buf)
             }
 
             fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {

@@ -28,7 +28,7 @@ pub(crate) fn perform(op: &mut Op<'_>) -> i32 {
         Op::Accept { fd, addr, flags } => socket::accept(*fd, addr, *flags),
         Op::Connect { fd, addr } => socket::connect(*fd, addr),
         Op::Send { fd, buf, flags } => socket::send(*fd, buf, *flags),
-        Op::Recv { fd, buf, flags } => socket::recv(*fd, buf, *flags),
+        Op::Recv { fd, buf, flags, .. } => socket::recv(*fd, buf, *flags),
         Op::SendMsg { fd, message, flags } => socket::sendmsg(*fd, message, *flags),
         Op::RecvMsg { fd, message, flags } => socket::recvmsg(*fd, message, *flags),
         Op::Fsync { fd, data_only } => file::fsync(*fd, *data_only),

@@ -62,6 +62,9 @@ pub(crate) fn submit(mut op: Op<'_>) -> io::Result<u32> {
             return blocking(|| decode::decode(perform::perform(&mut op)));
         }
     }
+    // Now: the worker may not be kept over a suspension.
+    let polls_first = worker.caps().polls_first();
+    let readiness_only = worker.caps().readiness_only();
     let mut pending = Pending::new(op, fiber);
     let mut done = 0;
     if lower::may_attempt(pending.op(), worker.inline()) {
@@ -74,8 +77,8 @@ pub(crate) fn submit(mut op: Op<'_>) -> io::Result<u32> {
     if let Some(habit) = pending.op().habit() {
         habit.set_ringed();
     }
-    let result = if worker.caps().readiness_only() {
-        // Not `worker`: it may not be kept over a suspension.
+    lower::prepare(pending.op(), polls_first);
+    let result = if readiness_only {
         with_threads(fiber, &mut pending)
     } else {
         through_driver(fiber, &pending)

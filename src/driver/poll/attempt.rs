@@ -46,7 +46,7 @@ const PIPE_BUF: usize = libc::PIPE_BUF;
 #[inline]
 pub(super) fn attempt(op: &mut Op<'_>, started: &Cell<bool>) -> Outcome {
     match op {
-        Op::Recv { fd, buf, flags } => {
+        Op::Recv { fd, buf, flags, .. } => {
             message(socket::recv(*fd, buf, *flags | libc::MSG_DONTWAIT), *flags, IN)
         }
         Op::Send { fd, buf, flags } => {

@@ -134,20 +134,10 @@ impl Poll {
     #[inline]
     pub(super) fn enqueue(&mut self, op: PendingPtr, ready: &FiberList) {
         self.in_flight += 1;
-        // SAFETY: the op is ours since `enqueue`, and the references do not leave these lines.
-        let (fd, receives) = match unsafe { op.op() } {
-            Op::Recv { fd, .. } | Op::RecvMsg { fd, .. } => (fd.as_raw_fd(), true),
-            op => (descriptor(op), false),
-        };
         op.polling().set(false);
-        if receives {
-            let entry = self.table.entry(fd);
-            // SAFETY: as above.
-            if !waits(unsafe { op.op() }) || !entry.is_early() {
-                let outcome = self.perform(op);
-                self.table.entry(fd).attempted(!matches!(outcome, Outcome::Wait(_)));
-                return self.settle(op, fd, outcome, ready);
-            }
+        // SAFETY: the op is ours since `enqueue`, and the reference does not leave this line.
+        let (fd, waits) = first_step(unsafe { op.op() });
+        if waits {
             return self.settle(op, fd, Outcome::Wait(libc::EPOLLIN as u32), ready);
         }
         let outcome = self.perform(op);
@@ -380,12 +370,11 @@ fn descriptor(op: &Op<'_>) -> RawFd {
     }
 }
 
-/// Whether an op that receives would wait for data in line.
-fn waits(op: &Op<'_>) -> bool {
+/// What an op waits on, and whether to wait before the first attempt.
+#[inline]
+fn first_step(op: &Op<'_>) -> (RawFd, bool) {
     match op {
-        Op::Recv { flags, .. } | Op::RecvMsg { flags, .. } => {
-            flags & (libc::MSG_DONTWAIT | libc::MSG_OOB | libc::MSG_ERRQUEUE) == 0
-        }
-        _ => false,
+        Op::Recv { fd, poll_first, .. } => (fd.as_raw_fd(), *poll_first),
+        op => (descriptor(op), false),
     }
 }

@@ -34,13 +34,7 @@ pub(super) struct Entry {
     known: bool,
     /// What epoll has been asked for; 0 after an event. Of no meaning without waiters.
     armed: u32,
-    /// Attempts to receive that came too early, in a row.
-    early: u8,
 }
-
-/// From so many on, the next attempts are left out, but for every sixteenth.
-const EARLY: u8 = 2;
-const EARLY_MOST: u8 = 18;
 
 /// What came of arming.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,43 +122,5 @@ impl Entry {
     /// The number is closed.
     pub(super) fn forget(&mut self) {
         self.known = false;
-        self.early = 0;
-    }
-
-    /// Whether an attempt to receive now would likely come too early, as the last ones did.
-    #[inline]
-    pub(super) fn is_early(&mut self) -> bool {
-        if self.early < EARLY {
-            return false;
-        }
-        self.early = if self.early == EARLY_MOST { EARLY - 1 } else { self.early + 1 };
-        self.early != EARLY - 1
-    }
-
-    /// An attempt to receive that was no answer to an event has, or has not, found anything.
-    #[inline]
-    pub(super) fn attempted(&mut self, found: bool) {
-        self.early = if found { 0 } else { (self.early + 1).min(EARLY) };
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn attempts_that_come_early_are_left_out() {
-        let mut entry = Entry::default();
-        assert!(!entry.is_early());
-        entry.attempted(false);
-        assert!(!entry.is_early());
-        entry.attempted(false);
-        for _ in 0..2 {
-            let left_out = (0..).take_while(|_| entry.is_early()).count();
-            assert_eq!(left_out, 16);
-            entry.attempted(false);
-        }
-        entry.attempted(true);
-        assert!(!entry.is_early());
     }
 }

@@ -112,6 +112,18 @@ impl Ring {
         Some((entry.user_data(), entry.result()))
     }
 
+    /// As many completions as there are and as fit in, each with its `user_data` and result.
+    #[inline]
+    pub(super) fn next_completions(&mut self, batch: &mut [(u64, i32)]) -> usize {
+        let mut count = 0;
+        for place in batch {
+            let Some(completion) = self.next_completion() else { break };
+            *place = completion;
+            count += 1;
+        }
+        count
+    }
+
     /// Tells the kernel that what `next_completion` returned may be overwritten.
     #[inline]
     pub(super) fn release_completions(&mut self) {
