@@ -184,6 +184,7 @@ mod future;
 mod local;
 #[cfg(all(test, loom))]
 mod loom_models;
+mod probe;
 mod runtime;
 #[expect(unsafe_code, reason = "L8: children borrow from the frame that waits for them")]
 mod scope;
@@ -197,6 +198,7 @@ pub use fiber::{
 };
 pub use future::{block_on, spawn_future, spawn_future_local, try_block_on};
 pub use local::{AccessError, LocalKey};
+pub use probe::{Probe, probe};
 /// Runs the body of `fn main` as the main fiber of a runtime.
 ///
 /// The function may return whatever a plain `main` may. If the runtime cannot be built, the reason

@@ -3,6 +3,7 @@
 
 use super::wake::WakeMethod;
 use crate::op::Op;
+pub(crate) use crate::sys::mask::Version;
 use crate::sys::mask::{self, Cap};
 use io_uring::{Probe, Submitter, opcode};
 use std::io;
@@ -131,6 +132,65 @@ impl Caps {
             Op::SymlinkAt { .. } => opcode::SymlinkAt::CODE,
         })
     }
+}
+
+/// What a ring here is like.
+#[derive(Debug)]
+pub(crate) struct Ring {
+    /// The setup flags that it has.
+    pub(crate) flags: Vec<&'static str>,
+    pub(crate) lacks: Vec<Lack>,
+}
+
+/// Something that it has not, and what takes its place.
+#[derive(Debug)]
+pub(crate) struct Lack {
+    pub(crate) what: &'static str,
+    pub(crate) since: Version,
+    pub(crate) instead: &'static str,
+}
+
+/// Makes a ring and looks at it.
+pub(crate) fn ring() -> io::Result<Ring> {
+    let (caps, setup) = super::uring::look()?;
+    let mut ring = Ring { flags: setup.flags, lacks: Vec::new() };
+    for (cap, what, instead) in [
+        (Cap::IowqMaxWorkers, "a limit for the kernel's own I/O threads", "the kernel's limit"),
+        (Cap::SubmitAll, "batches that go on behind a bad entry", "more system calls"),
+        (Cap::DeferTaskrun, "completions when the worker asks for them", "interrupted workers"),
+        (Cap::NoSqArray, "a submission queue without an index", "a little more memory traffic"),
+        (
+            Cap::NoIowait,
+            "idle workers that do not count as waiting for a disk",
+            "they show as iowait",
+        ),
+    ] {
+        if setup.lacks.contains(&cap) {
+            ring.lacks.push(Lack { what, since: mask::since(cap), instead });
+        }
+    }
+    for (code, what) in [
+        (opcode::OpenAt::CODE, "opening files"),
+        (opcode::Statx::CODE, "metadata of files"),
+        (opcode::Fsync::CODE, "syncing files"),
+        (opcode::UnlinkAt::CODE, "removing files"),
+        (opcode::RenameAt::CODE, "renaming files"),
+        (opcode::MkDirAt::CODE, "making directories"),
+        (opcode::LinkAt::CODE, "making links"),
+        (opcode::SymlinkAt::CODE, "making symbolic links"),
+        (opcode::Ftruncate::CODE, "truncating files"),
+    ] {
+        if !caps.has(code) {
+            let (since, instead) = (mask::since_opcode(code), "a thread of the blocking pool");
+            ring.lacks.push(Lack { what, since, instead });
+        }
+    }
+    if is_hidden(WakeMethod::Futex) || !caps.has(opcode::FutexWait::CODE) {
+        let what = "sleeping on a futex in the ring";
+        ring.lacks.push(Lack { what, since: mask::since(Cap::Futex), instead: "an eventfd" });
+    }
+    ring.lacks.sort_by_key(|lack| lack.since);
+    Ok(ring)
 }
 
 /// Whether the variable that hides capabilities can be understood.

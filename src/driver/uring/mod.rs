@@ -30,6 +30,7 @@ mod wait;
 use ring::Ring;
 use wait::Arm;
 
+pub(crate) use setup::look;
 pub(crate) use wait::self_test;
 
 /// The op's own completion.
