@@ -15,9 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// So many files are copied at the same time.
-const SLOTS: usize = 64;
-
+const COPIED_AT_ONCE: usize = 64;
 static FILES: AtomicU64 = AtomicU64::new(0);
 static BYTES: AtomicU64 = AtomicU64::new(0);
 static FAILED: AtomicBool = AtomicBool::new(false);
@@ -75,7 +73,7 @@ fn main() -> ExitCode {
 }
 
 fn copy_tree(source: &Path, target: &Path) {
-    let slots = Semaphore::new(SLOTS);
+    let slots = Semaphore::new(COPIED_AT_ONCE);
     let mut directories = Vec::new();
     ramie::scope(|scope| {
         let mut left = vec![(source.to_owned(), target.to_owned())];

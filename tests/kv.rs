@@ -58,8 +58,9 @@ fn by_hand() {
     let overflow = "-ERR increment or decrement would overflow\r\n";
     answers(&server, &encoded(requests), &format!("+OK\r\n{overflow}{overflow}+OK\r\n"));
     // Any bytes, in keys and values.
-    let request = b"*3\r\n$3\r\nSET\r\n$4\r\n\0\r\n\xff\r\n$2\r\n\r\n\r\n*2\r\n$3\r\nGET\r\n$4\r\n\0\r\n\xff\r\n";
-    answers(&server, request, "+OK\r\n$2\r\n\r\n\r\n");
+    let set = b"*3\r\n$3\r\nSET\r\n$4\r\n\0\r\n\xff\r\n$2\r\n\r\n\r\n";
+    let get = b"*2\r\n$3\r\nGET\r\n$4\r\n\0\r\n\xff\r\n";
+    answers(&server, &[&set[..], get].concat(), "+OK\r\n$2\r\n\r\n\r\n");
     server.end();
 }
 
@@ -72,9 +73,9 @@ fn keys_expire() {
     answers(&server, &encoded(requests), expected);
     let requests = "PERSIST a\nPERSIST a\nTTL a\nEXPIRE a -1\nGET a\nSET n 1 NX\nSET n 2 NX\n\
                     SET n 3 XX PX 5000\nGET n\nSET m 1 XX\nSET a 1 EX 9223372036854775807";
-    let expected = "+OK\r\n".replace("+OK", ":1")
-        + ":0\r\n:-1\r\n:1\r\n$-1\r\n+OK\r\n$-1\r\n+OK\r\n$1\r\n3\r\n$-1\r\n-ERR invalid expire time\r\n";
-    answers(&server, &encoded(requests), &expected);
+    let expected = ":1\r\n:0\r\n:-1\r\n:1\r\n$-1\r\n+OK\r\n$-1\r\n+OK\r\n$1\r\n3\r\n$-1\r\n\
+                    -ERR invalid expire time\r\n";
+    answers(&server, &encoded(requests), expected);
     // Seen, and removed by the sweeper although nobody asks for it.
     answers(&server, &encoded("FLUSHALL\nSET a 1 PX 20\nSET b 1"), "+OK\r\n+OK\r\n+OK\r\n");
     let mut stream = TcpStream::connect(&server.addr).unwrap();
