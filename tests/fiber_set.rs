@@ -6,6 +6,7 @@ use common::rng::Rng;
 use common::scopes::{on_one_and_two, pipe, text};
 use common::{eventually, isolated, runtime, watch};
 use ramie::FiberSet;
+use ramie::sync::Event;
 use std::io::{self, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::rc::Rc;
@@ -26,13 +27,17 @@ fn results_in_order_of_the_ends() {
     on_one_and_two(|workers| {
         let mut set = FiberSet::new();
         assert!(set.is_empty() && set.next().is_none() && set.try_next().is_none());
+        // Each ends when its turn comes, which is not the order of the spawns.
+        let turns: [Arc<Event>; 3] = Default::default();
         for n in [30, 10, 20] {
+            let turn = Arc::clone(&turns[n as usize / 10 - 1]);
             set.spawn(move || {
-                ramie::sleep(n * MS);
+                turn.wait();
                 n
             });
         }
         assert!(set.try_next().is_none());
+        turns[0].set();
         assert_eq!((set.len(), set.size_hint()), (3, (3, Some(3))));
         assert_eq!(set.next().unwrap().unwrap(), 10);
         let builder = ramie::Builder::new().name("built".into()).worker(workers - 1);
@@ -44,7 +49,10 @@ fn results_in_order_of_the_ends() {
         let mut first = [set.next().unwrap().unwrap(), set.next().unwrap().unwrap()];
         first.sort_unstable();
         assert_eq!(first, [5, 6]);
-        assert_eq!(set.join_all(), [20, 30]);
+        turns[1].set();
+        assert_eq!(set.next().unwrap().unwrap(), 20);
+        turns[2].set();
+        assert_eq!(set.join_all(), [30]);
     });
 }
 

@@ -13,9 +13,11 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::{TempDir, eventually, runtime, seen, watch};
+use ramie::sync::Event;
 
 const MS: Duration = Duration::from_millis(1);
 /// More than the number from which reads are made by the ring in one go.
@@ -392,20 +394,24 @@ fn a_cancel_request_is_reported_once() {
         for other_worker in [false, true] {
             let dir = TempDir::new();
             let file = endless(&dir, in_memory);
+            let once = Arc::new(Event::new());
+            let done = Arc::clone(&once);
             runtime(2).run(|| {
                 let reader = ramie::Builder::new().worker(0).spawn(move || {
                     assert!(ramie::is_cancelled(&read_for_ever(&file)));
                     for _ in 0..100 {
                         assert_eq!(file.read_at(&mut [0; 100], 0).unwrap(), 100);
                     }
+                    done.set();
                     assert!(ramie::is_cancelled(&read_for_ever(&file)));
                 });
                 let reader = reader.unwrap();
                 let cancel = move || {
-                    for _ in 0..2 {
-                        ramie::sleep(5 * MS);
-                        reader.cancel();
-                    }
+                    ramie::sleep(5 * MS);
+                    reader.cancel();
+                    once.wait();
+                    ramie::sleep(5 * MS);
+                    reader.cancel();
                     reader.join().unwrap();
                 };
                 match other_worker {

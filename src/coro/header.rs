@@ -219,6 +219,14 @@ impl FiberPtr {
         Self(header)
     }
 
+    /// Asks for the memory of the header that a resume touches.
+    #[inline]
+    pub(crate) fn prefetch(self) {
+        let header: *const u8 = self.0.as_ptr().cast();
+        prefetch(header.cast());
+        prefetch(header.wrapping_add(64).cast());
+    }
+
     /// The header.
     #[inline]
     pub(crate) fn header(&self) -> &Header {

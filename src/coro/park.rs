@@ -11,6 +11,7 @@ use super::signal::Signal;
 use super::timer::Timer;
 use crate::arch::Context;
 use crate::stack::sanitize;
+use std::sync::atomic::AtomicBool;
 
 /// What the idle context does for a fiber that has just left its stack.
 #[derive(Clone, Copy)]
@@ -43,6 +44,9 @@ pub(crate) struct Wait<'a> {
     pub(crate) timer: Option<&'a Timer>,
     /// What a cancel request does to it.
     pub(crate) on_cancel: OnCancel,
+    /// A lock that the fiber holds, and without which nobody sets the signal: to be let go of once
+    /// the fiber is registered.
+    pub(crate) held: Option<&'a AtomicBool>,
 }
 
 /// What a cancel request does to a wait.

@@ -26,6 +26,8 @@
 //! stays. Whoever finds the mark, and is the only one ever to set this signal, needs no locked
 //! instruction: nobody else writes the word (`set_once`). Nor does whoever registers on the only
 //! setter's thread (`register_here`). So joining a fiber of the same worker takes loads and stores.
+//! The same holds for `register_first`, where a lock keeps the setter away meanwhile, and for the
+//! only setter on the home of the fiber that waits (`set_here`): there alone it is taken out again.
 //!
 //! May be called from any thread; no locks, no allocation.
 #![forbid(unsafe_code)]
@@ -173,6 +175,26 @@ impl Signal {
         }
         assert!(word == SET || word == LOST, "two waiters on one signal (invariant 1)");
         false
+    }
+
+    /// As `register`, while nobody can set the signal: the caller holds a lock that this takes.
+    #[inline]
+    pub(crate) fn register_first(&self, waiter: Waiter) {
+        debug_assert_eq!(self.0.load(Ordering::Relaxed), EMPTY);
+        self.0.store(waiter.to_word(), Ordering::Release);
+    }
+
+    /// As `set`, where nobody else ever sets the signal, and only if a fiber is registered of which
+    /// `is_ours` says that this thread alone may `unregister` it: then that fiber's address.
+    #[inline]
+    pub(crate) fn set_here(&self, is_ours: impl FnOnce(usize) -> bool) -> Option<usize> {
+        let word = self.0.load(Ordering::Acquire);
+        let fiber = word & !STAYS;
+        if word & FLAGS != 0 || word == EMPTY || !is_ours(fiber) {
+            return None;
+        }
+        self.0.store(SET, Ordering::Release);
+        Some(fiber)
     }
 
     /// As `set`, where nobody else ever sets the signal.

@@ -15,7 +15,7 @@ use super::open::Opened;
 use super::options::OpenOptions;
 use super::retry;
 use super::stream::NO_FIFO;
-use crate::op::{Habit, Op};
+use crate::op::{Habit, Op, Way};
 use crate::sched::{Detach, blocking, submit, waiting};
 
 /// An object providing access to an open file on the filesystem.
@@ -287,6 +287,12 @@ impl File {
         self.inner.habit()
     }
 
+    /// Somebody has moved the position in the kernel, perhaps through the ring.
+    pub(crate) fn moved(&self) {
+        self.habit().forget_position();
+        self.habit().set_ringed();
+    }
+
     /// The descriptor, for an op that goes to the ring in any case.
     pub(super) fn ring_fd(&self) -> BorrowedFd<'_> {
         self.habit().set_ringed();
@@ -333,6 +339,14 @@ impl File {
             has_offsets: AtomicBool::new(false),
             fifo: AtomicU8::new(fifo),
         }
+    }
+
+    /// One end of a pipe that has no name.
+    pub(crate) fn of_pipe(fd: OwnedFd) -> Self {
+        let file = Self::new(fd.into(), Habit::new(), NO_FIFO);
+        file.habit().set_reads(Way::Ring);
+        file.habit().set_writes(Way::Ring);
+        file
     }
 
     /// The file that has just been opened with these flags.

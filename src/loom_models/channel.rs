@@ -2,11 +2,11 @@
 
 use super::{check, must_fail};
 use crate::coro::OnCancel;
-use crate::sync::IS_CANARY;
 use crate::sync::chan::{self, NotReceived, NotSent, Receiving, Sending, Until};
 use crate::sync::lock::Locked;
 use crate::sync::mpmc;
 use crate::sync::wait::{Node, Queue, Waiter};
+use crate::sync::{IS_CANARY, LETS_GO_EARLY};
 use loom::thread;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -150,6 +150,16 @@ fn a_select_takes_one() {
             _ => assert_eq!((got, left), (Ok(2), (Some(1), None))),
         }
     });
+}
+
+/// The lock is let go of before the waiter is registered, which is done without looking.
+#[test]
+fn canary_let_go_then_register() {
+    IS_CANARY.set(true);
+    LETS_GO_EARLY.set(true);
+    must_fail(2, "a wake-up is lost", || two_senders(1, Until::Forever));
+    LETS_GO_EARLY.set(false);
+    IS_CANARY.set(false);
 }
 
 /// A receiver that looks, lets go of the lock, and then queues.

@@ -32,6 +32,8 @@ enum Without {
     Chain,
     /// A searcher takes its count back.
     EndOfSearch,
+    /// The nap of a sentry that leaves its post to sleep.
+    Nap,
 }
 
 struct Seat {
@@ -71,6 +73,8 @@ enum End {
     Asleep {
         sentry: bool,
     },
+    /// Asleep for a short time: it looks once more.
+    Napping,
 }
 
 impl World {
@@ -141,14 +145,16 @@ impl World {
                 return End::Busy;
             }
             let stays = self.idle.others_awake() && (sentry || self.idle.become_sentry());
-            if sentry && !stays {
+            let leaves = sentry && !stays;
+            if leaves {
                 self.idle.sentry_leaves();
             }
             sentry = stays;
             self.idle.lie_down(&seat.word);
             let least = if self.idle.anybody_awake() { 2 } else { 1 };
             if self.without == Without::SecondLook || !self.work(least) {
-                return End::Asleep { sentry };
+                let naps = leaves && self.without != Without::Nap;
+                return if naps { End::Napping } else { End::Asleep { sentry } };
             }
             self.idle.get_up(&seat.word);
         }
@@ -164,6 +170,10 @@ impl World {
                     End::Asleep { sentry } if !seat.word.is_asleep() => {
                         self.idle.get_up(&seat.word);
                         sentry
+                    }
+                    End::Napping => {
+                        self.idle.get_up(&seat.word);
+                        false
                     }
                     End::Looking { sentry } => sentry,
                     _ => continue,
@@ -254,6 +264,27 @@ fn two_givers_and_a_sleeper_that_wakes(without: Without) {
     world.nothing_is_forgotten(&ends);
 }
 
+/// The sentry finds nobody else awake and leaves its post, while the last to have fallen asleep
+/// wakes up and gives a fiber.
+fn a_sentry_and_a_giver_that_wakes(without: Without) {
+    let world = World::new(1, without);
+    let giver = SleepWord::new();
+    assert!(world.idle.become_sentry());
+    world.idle.lie_down(&world.seats[0].word);
+    world.idle.lie_down(&giver);
+    let worker = {
+        let world = Arc::clone(&world);
+        thread::spawn(move || {
+            world.idle.get_up(&world.seats[0].word);
+            world.look_and_sleep(0, false, true)
+        })
+    };
+    world.idle.get_up(&giver);
+    world.give();
+    let ends = world.settle(vec![worker.join().unwrap()]);
+    world.nothing_is_forgotten(&ends);
+}
+
 #[test]
 fn two_fibers_one_worker() {
     check(4, || giver_and_workers(2, 1, Without::Nothing));
@@ -277,6 +308,16 @@ fn a_worker_falls_asleep_behind_a_claimants_back() {
 #[test]
 fn a_summons_meets_a_worker_that_wakes_by_itself() {
     check(3, || two_givers_and_a_sleeper_that_wakes(Without::Nothing));
+}
+
+#[test]
+fn a_sentry_leaves_while_another_worker_wakes() {
+    check(4, || a_sentry_and_a_giver_that_wakes(Without::Nothing));
+}
+
+#[test]
+fn canary_no_nap() {
+    must_fail(4, "a lone fiber without a sentry", || a_sentry_and_a_giver_that_wakes(Without::Nap));
 }
 
 #[test]

@@ -153,6 +153,27 @@ fn canary_here_is_elsewhere() {
 }
 
 /// The promise of `set_once` broken: two threads set.
+/// The only setter looks, then sets without a locked instruction, while a timer takes the waiter
+/// out: fine on one thread, as in `set_here`, and not on two.
+#[test]
+fn canary_set_here_elsewhere() {
+    must_fail(2, "woken once", || {
+        let scene = Scene::new();
+        scene.signal.register_first(FIBER);
+        let other = Arc::clone(&scene);
+        let setter = thread::spawn(move || {
+            if other.signal.set_here(|_| true).is_some() {
+                other.woken.fetch_add(1, Relaxed);
+            }
+        });
+        if scene.signal.unregister(FIBER) {
+            scene.woken.fetch_add(1, Relaxed);
+        }
+        setter.join().unwrap();
+        assert_eq!(scene.woken.load(Relaxed), 1, "woken once");
+    });
+}
+
 #[test]
 fn canary_set_once_is_done_twice() {
     must_fail(3, "", || {

@@ -15,7 +15,10 @@ macro_rules! from_raw_fd {
 }
 
 from_raw_fd!(
+    crate::fs::Dir,
     crate::fs::File,
+    crate::io::PipeReader,
+    crate::io::PipeWriter,
     crate::net::TcpListener,
     crate::net::TcpStream,
     crate::net::UdpSocket,

@@ -23,7 +23,7 @@ impl Worker {
     }
 
     #[inline]
-    fn is_home_of(&self, fiber: FiberPtr) -> bool {
+    pub(super) fn is_home_of(&self, fiber: FiberPtr) -> bool {
         Remote::of(fiber).is_some_and(|home| std::ptr::eq(home, self.remote))
     }
 

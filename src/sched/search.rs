@@ -170,13 +170,18 @@ impl Worker {
         let sentry = shared.workers() > 1
             && shared.idle().others_awake()
             && (self.search.sentry.get() || shared.idle().become_sentry());
-        if self.search.sentry.replace(sentry) && !sentry {
+        let leaves_post = self.search.sentry.replace(sentry) && !sentry;
+        if leaves_post {
             shared.idle().sentry_leaves();
         }
         let longest = if sentry {
             let nap = self.search.sentry_sleep.get();
             self.search.sentry_sleep.set((nap * 2).min(SENTRY_MAX));
             Some(nap)
+        } else if leaves_post {
+            // Somebody may have got up since we found nobody awake, and have left a lone fiber to
+            // the sentry that it took us for.
+            Some(SENTRY_MIN)
         } else {
             self.search.sentry_sleep.set(SENTRY_MIN);
             self.give_back_memory()

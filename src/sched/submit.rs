@@ -12,6 +12,7 @@ use crate::op::{Habit, Op, decode, perform};
 use crate::sys::clock;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Switches from the running fiber to the idle context; the fiber leaves its tracing spans for as
@@ -60,6 +61,7 @@ pub(crate) fn submit(mut op: Op<'_>) -> io::Result<u32> {
             return blocking(|| decode::decode(perform::perform(&mut op)));
         }
     }
+    let polls_first = worker.caps().polls_first();
     let mut pending = Pending::new(op, fiber);
     let mut done = 0;
     if lower::may_attempt(pending.op(), worker.inline()) {
@@ -72,6 +74,7 @@ pub(crate) fn submit(mut op: Op<'_>) -> io::Result<u32> {
     if let Some(habit) = pending.op().habit() {
         habit.set_ringed();
     }
+    lower::prepare(pending.op(), polls_first);
     let result = through_driver(fiber, &pending);
     if done != 0 {
         // What has been read is the answer. An error, or the report of a cancel request, is for the
@@ -155,12 +158,33 @@ pub(crate) fn close_detached(fd: OwnedFd, habit: &Habit) {
 /// `timeout` ends the wait (as `on_cancel` says). Returns whether the signal is set. The caller is
 /// the signal's only waiter.
 pub(crate) fn wait(signal: &Signal, deadline_ns: Option<u64>, on_cancel: OnCancel) -> bool {
-    let Some((_, fiber)) = current::suspendable() else {
+    wait_and_let_go(signal, None, deadline_ns, on_cancel)
+}
+
+/// As [`wait`], by the holder of a lock without which nobody sets the signal: `held` is cleared
+/// soon, on a fiber when it has left its stack and is registered, which costs less than to let go
+/// of the lock first. The caller knows that it is not in a `no_suspend` section.
+#[inline]
+pub(crate) fn wait_and_let_go(
+    signal: &Signal,
+    mut held: Option<&AtomicBool>,
+    deadline_ns: Option<u64>,
+    on_cancel: OnCancel,
+) -> bool {
+    let found = current::suspendable();
+    if let Some(lock) = held
+        // What comes before the fiber is registered may take its time, or be foreign code.
+        && found.is_none_or(|(worker, _)| spans::followed() || worker.has_joins())
+    {
+        lock.store(false, Ordering::Release);
+        held = None;
+    }
+    let Some((_, fiber)) = found else {
         let deadline_ns = cancel::end_of_wait(deadline_ns, on_cancel);
         return thread::wait(signal, deadline_ns.and_then(clock::instant));
     };
     let timer = deadline_ns.map(|deadline_ns| Timer::new(deadline_ns, fiber));
-    let wait = Wait { signal, timer: timer.as_ref(), on_cancel };
+    let wait = Wait { signal, timer: timer.as_ref(), on_cancel, held };
     // SAFETY: `fiber` is the one that runs here.
     unsafe { suspend(fiber, &AfterSwitch::Wait(&wait)) };
     fiber.header().waiting.set(Waiting::Nothing);
@@ -199,6 +223,19 @@ pub(crate) fn wake_waiter(waiter: Waiter) {
         Waiter::Thread(address) => unsafe { thread::wake(address) },
         // SAFETY: as above; what is taken out is the taker's.
         Waiter::Task(address) => unsafe { task::wake(address) },
+    }
+}
+
+/// Sets a signal that nobody else ever sets, and makes ready who waits for it.
+#[inline]
+pub(crate) fn set_and_wake(signal: &Signal) {
+    let Some(worker) = current::worker() else { return wake_waiter(signal.set()) };
+    // SAFETY: who is registered on a signal is alive until whoever sets it has woken it, and only
+    // the caller sets this one.
+    let fiber = |address| unsafe { FiberPtr::from_address(address) };
+    match signal.set_here(|address| worker.is_home_of(fiber(address))) {
+        Some(address) => worker.push_woken(fiber(address)),
+        None => wake_waiter(signal.set()),
     }
 }
 
@@ -245,10 +282,31 @@ where
     }
 }
 
-/// Whether an `OpenAt` submitted here may be tried without waiting, as io_uring does it, so that
-/// opening a FIFO has to be completed by the caller.
-pub(crate) fn opens_in_haste() -> bool {
-    current::suspendable().is_some_and(|(worker, _)| worker.caps().opens_in_haste())
+/// What an `OpenAt` submitted here does where `open` waits for somebody else, as for the other end
+/// of a FIFO.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Haste {
+    /// It waits.
+    No,
+    /// It may not wait, as io_uring does it: the caller has to complete the open.
+    Implied,
+    /// It waits, and would keep a thread of the pool from others meanwhile: it should be asked not
+    /// to.
+    Needed,
+}
+
+/// How opens behave here.
+pub(crate) fn haste() -> Haste {
+    match current::suspendable() {
+        None => Haste::No,
+        Some((worker, _)) if worker.caps().opens_in_haste() => Haste::Implied,
+        Some(_) => Haste::Needed,
+    }
+}
+
+/// Whether a `Splice` submitted here takes none of our threads, or only the caller's own.
+pub(crate) fn splices() -> bool {
+    current::suspendable().is_none_or(|(worker, _)| worker.caps().splices())
 }
 
 /// Lets the other ready fibers of this worker run first.

@@ -12,6 +12,10 @@
 //! each, share a cache line or two. Timers lie on as many stacks, where each costs a miss or two to
 //! get at, so nothing is written there when entries move: a timer knows its *slot*, and a table of
 //! slots says where in the heap it is.
+//!
+//! A timer without a deadline ([`NEVER`]) has a slot and no place in the heap: that is how the end
+//! of a runtime finds a fiber that waits for as long as it takes. Coming and going costs it a few
+//! stores, and no system call is bounded because of it.
 #![forbid(unsafe_code)]
 
 use crate::arch::prefetch;
@@ -19,6 +23,8 @@ use crate::coro::{FiberPtr, TimerPtr};
 use crate::sys::clock::NEVER;
 
 const ARITY: usize = 4;
+/// The place of a timer that is in a slot alone.
+const NOWHERE: u32 = u32::MAX;
 /// Between two wake-ups for timers alone, for each timer and at most.
 const PAUSE_EACH_NS: u64 = 1_000;
 const PAUSE_MAX_NS: u64 = 200_000;
@@ -59,18 +65,16 @@ pub(crate) struct Timers {
     /// The slot freed last.
     free: Option<u32>,
     sequence: u32,
+    /// Timers without a deadline.
+    endless: usize,
     /// When a timer fired last.
     fired_ns: u64,
 }
 
 impl Timers {
-    #[inline]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.heap.is_empty()
-    }
-
+    /// How many there are, with those without a deadline.
     pub(crate) fn len(&self) -> usize {
-        self.heap.len()
+        self.heap.len() + self.endless
     }
 
     /// The earliest deadline.
@@ -85,26 +89,39 @@ impl Timers {
         self.next_deadline_ns().map(|next_ns| next_ns.max(self.fired_ns.saturating_add(pause_ns)))
     }
 
+    #[inline]
     pub(crate) fn insert(&mut self, timer: TimerPtr) {
-        let at = self.heap.len();
         let slot = self.take_slot(timer);
         timer.set_slot(slot);
+        if timer.deadline_ns() == NEVER {
+            self.places[slot as usize] = NOWHERE;
+            self.endless += 1;
+        } else {
+            self.insert_in_heap(timer, slot);
+        }
+    }
+
+    fn insert_in_heap(&mut self, timer: TimerPtr, slot: u32) {
+        let at = self.heap.len();
         self.sequence = self.sequence.wrapping_add(1);
         let entry = Entry { deadline_ns: timer.deadline_ns(), sequence: self.sequence, slot };
         self.heap.push(entry);
         self.sift_up(at, entry);
     }
 
-    /// Takes out a timer that is in the heap.
+    /// Takes out a timer that is in here.
+    #[inline]
     pub(crate) fn remove(&mut self, timer: TimerPtr) {
         self.remove_slot(timer.slot());
         timer.set_removed();
     }
 
-    /// Takes out the earliest timer if its deadline has come. The caller tells the timer so
-    /// (`set_removed`), before anybody else uses it.
+    /// Takes out the earliest timer if its deadline has come; any, if it is `NEVER`. The caller
+    /// tells the timer so (`set_removed`), before anybody else uses it.
     pub(crate) fn pop_due(&mut self, now_ns: u64) -> Option<TimerPtr> {
-        let first = *self.heap.first()?;
+        let Some(&first) = self.heap.first() else {
+            return if now_ns == NEVER { self.pop_endless() } else { None };
+        };
         if first.deadline_ns > now_ns {
             return None;
         }
@@ -119,11 +136,33 @@ impl Timers {
         Some(timer)
     }
 
+    /// Takes out any timer, while the heap is empty. The table of slots goes with them.
+    #[cold]
+    fn pop_endless(&mut self) -> Option<TimerPtr> {
+        self.free = None;
+        while let Some(slot) = self.slots.pop() {
+            self.places.pop();
+            if let Slot::Timer(timer, _) = slot {
+                self.endless -= 1;
+                return Some(timer);
+            }
+        }
+        None
+    }
+
+    #[inline]
     fn remove_slot(&mut self, slot: u32) -> (TimerPtr, FiberPtr) {
         let freed = std::mem::replace(&mut self.slots[slot as usize], Slot::Free(self.free));
-        let Slot::Timer(timer, fiber) = freed else { panic!("a timer that is in no heap") };
+        let Slot::Timer(timer, fiber) = freed else { panic!("a timer that is in no slot") };
         self.free = Some(slot);
-        let at = self.places[slot as usize] as usize;
+        match self.places[slot as usize] {
+            NOWHERE => self.endless -= 1,
+            at => self.remove_place(at as usize),
+        }
+        (timer, fiber)
+    }
+
+    fn remove_place(&mut self, at: usize) {
         let last = self.heap.pop().expect("the timer is in the heap");
         if at < self.heap.len() {
             // The last entry takes its place and finds its own from there.
@@ -133,9 +172,9 @@ impl Timers {
                 self.sift_down(at, last);
             }
         }
-        (timer, fiber)
     }
 
+    #[inline]
     fn take_slot(&mut self, timer: TimerPtr) -> u32 {
         let taken = Slot::Timer(timer, timer.fiber());
         if let Some(slot) = self.free {

@@ -248,6 +248,12 @@ impl Worker {
         }
     }
 
+    /// Whether its fiber will leave more than its stack behind when it suspends.
+    #[inline]
+    pub(super) fn has_joins(&self) -> bool {
+        !self.joins.is_empty()
+    }
+
     /// Arms the timer of a bound, unless no deadline is waited for any more.
     pub(crate) fn arm(&self, timer: TimerPtr) {
         if !self.draining.get() {
@@ -500,18 +506,23 @@ impl Worker {
             || (self.draining.get() && (ends || wait.timer.is_some()))
         {
             self.ready.push(fiber);
+            wait.held.inspect(|lock| lock.store(false, Ordering::Release));
             return;
         }
         header.waiting.set(Waiting::Signal(wait.signal.into(), wait.on_cancel));
+        let waiter = Waiter::Fiber(fiber.address());
+        if let Some(lock) = wait.held {
+            wait.signal.register_first(waiter);
+            lock.store(false, Ordering::Release);
+        } else if !wait.signal.register(waiter) {
+            self.push_woken(fiber);
+        }
         if let Some(timer) = wait.timer {
             // A fiber that is never resumed keeps its stack for ever, and a heap that is dropped
             // looks at none of its timers.
             // SAFETY: the timer is on the stack the fiber has just left; `submit::wait` takes it
             // out of the heap before it leaves that frame, and nothing unwinds before.
             self.timers.borrow_mut().insert(unsafe { TimerPtr::new(timer) });
-        }
-        if !wait.signal.register(Waiter::Fiber(fiber.address())) {
-            self.push_woken(fiber);
         }
     }
 
@@ -551,7 +562,7 @@ impl Worker {
 
     #[inline]
     fn fire_timers(&self) {
-        if !self.timers.borrow().is_empty() {
+        if self.timers.borrow().next_deadline_ns().is_some() {
             self.fire_timers_until(clock::now_ns());
         }
     }

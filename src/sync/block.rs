@@ -9,7 +9,8 @@ pub(crate) use model::*;
 
 #[cfg(not(all(test, loom)))]
 mod real {
-    use super::coro::{OnCancel, Signal, Waiter};
+    use super::super::lock::Guard;
+    use super::coro::{OnCancel, Signal};
     use crate::sched::{self, current};
 
     /// Panics where a fiber must not wait: better now than in a queue.
@@ -118,10 +119,21 @@ mod real {
         sched::wait(signal, deadline_ns, on_cancel)
     }
 
-    /// Makes ready whoever `Signal::set` returned.
+    /// As [`sched::wait_and_let_go`]; not in a `no_suspend` section.
     #[inline]
-    pub(in crate::sync) fn wake(waiter: Waiter) {
-        sched::wake_waiter(waiter);
+    pub(in crate::sync) fn wait_and_let_go<T>(
+        guard: Guard<'_, T>,
+        signal: &Signal,
+        deadline_ns: Option<u64>,
+        on_cancel: OnCancel,
+    ) -> bool {
+        sched::submit::wait_and_let_go(signal, Some(guard.keep()), deadline_ns, on_cancel)
+    }
+
+    /// Sets a signal that nobody else ever sets, and makes ready who waits for it.
+    #[inline]
+    pub(in crate::sync) fn set(signal: &Signal) {
+        sched::submit::set_and_wake(signal);
     }
 }
 
@@ -148,6 +160,7 @@ pub(super) fn die(why: &str) -> ! {
 
 #[cfg(all(test, loom))]
 mod model {
+    use super::super::lock::Guard;
     use super::coro::{OnCancel, Signal, Waiter};
     use crate::atomic::{AtomicBool, Ordering, fence};
     use crate::sys::clock;
@@ -166,6 +179,8 @@ mod model {
         pub(crate) static IS_CANARY: Cell<bool> = const { Cell::new(false) };
         /// Whether the fences are left out, which has to be noticed.
         pub(crate) static NO_FENCES: Cell<bool> = const { Cell::new(false) };
+        /// Whether a lock is let go of too early, which has to be noticed.
+        pub(crate) static LETS_GO_EARLY: Cell<bool> = const { Cell::new(false) };
     }
 
     pub(in crate::sync) fn fence_for_loom() {
@@ -207,11 +222,33 @@ mod model {
         false
     }
 
-    /// A deadline may come at any time: the model takes it to come at once.
     pub(in crate::sync) fn wait(signal: &Signal, deadline_ns: Option<u64>, _: OnCancel) -> bool {
+        wait_registered(signal, deadline_ns, |waiter| signal.register(waiter))
+    }
+
+    pub(in crate::sync) fn wait_and_let_go<T>(
+        guard: Guard<'_, T>,
+        signal: &Signal,
+        deadline_ns: Option<u64>,
+        _: OnCancel,
+    ) -> bool {
+        wait_registered(signal, deadline_ns, |waiter| {
+            let guard = (!LETS_GO_EARLY.get()).then_some(guard);
+            signal.register_first(waiter);
+            drop(guard);
+            true
+        })
+    }
+
+    /// A deadline may come at any time: the model takes it to come at once.
+    fn wait_registered(
+        signal: &Signal,
+        deadline_ns: Option<u64>,
+        register: impl FnOnce(Waiter) -> bool,
+    ) -> bool {
         let me = Thread { woken: AtomicBool::new(false), thread: thread::current() };
         let waiter = Waiter::Thread((&raw const me).expose_provenance());
-        if !signal.register(waiter) {
+        if !register(waiter) {
             return true;
         }
         if deadline_ns.is_some_and(|deadline_ns| deadline_ns != clock::NEVER) {
@@ -237,8 +274,8 @@ mod model {
         true
     }
 
-    pub(in crate::sync) fn wake(waiter: Waiter) {
-        if let Waiter::Thread(address) = waiter {
+    pub(in crate::sync) fn set(signal: &Signal) {
+        if let Waiter::Thread(address) = signal.set() {
             let waiter = std::ptr::with_exposed_provenance::<Thread>(address);
             // SAFETY: taken out of the signal by the caller, so its thread waits until the store.
             let thread = unsafe { (*waiter).thread.clone() };

@@ -1,10 +1,11 @@
 //! The tiny lock under everything in `sync`: it guards a queue of waiters and a few words beside
 //! it, for a few instructions at a time.
 //!
-//! A holder neither suspends, nor waits, nor runs code of the user (no `Drop`, no `Clone`, no panic
-//! hook): so a fiber that runs never finds it held by a fiber of the same worker, and who finds it
-//! held by another thread spins for as long as that takes. Should the holder have been preempted,
-//! the spinning thread soon offers its core to the kernel.
+//! A holder neither waits nor runs code of the user (no `Drop`, no `Clone`, no panic hook). A fiber
+//! may suspend with it ([`Guard::keep`]) if the idle context lets go of it at once. So a fiber that
+//! runs never finds it held by a fiber of the same worker, and who finds it held by another thread
+//! spins for as long as that takes. Should the holder have been preempted, the spinning thread soon
+//! offers its core to the kernel.
 
 use crate::atomic::const_fn;
 use std::cell::UnsafeCell;
@@ -43,6 +44,15 @@ impl<T> Locked<T> {
 pub(crate) struct Guard<'a, T> {
     locked: &'a Locked<T>,
     _held: Held<'a>,
+}
+
+#[cfg(not(all(test, loom)))]
+impl<'a, T> Guard<'a, T> {
+    /// Keeps the lock, until somebody clears what is returned.
+    #[inline]
+    pub(crate) fn keep(self) -> &'a std::sync::atomic::AtomicBool {
+        self._held.keep()
+    }
 }
 
 impl<T> Deref for Guard<'_, T> {
@@ -114,6 +124,15 @@ mod spin {
     }
 
     pub(super) struct Held<'a>(&'a Lock);
+
+    impl<'a> Held<'a> {
+        #[inline]
+        pub(super) fn keep(self) -> &'a AtomicBool {
+            let lock = &self.0.0;
+            std::mem::forget(self);
+            lock
+        }
+    }
 
     impl Drop for Held<'_> {
         #[inline]

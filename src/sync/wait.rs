@@ -34,6 +34,7 @@
 //! By 2 to 4 no caller can make these dangle, so the functions are safe.
 
 use super::block;
+use super::lock::Guard;
 use crate::atomic::{AtomicUsize, Ordering};
 use crate::coro::{OnCancel, Signal};
 use crate::sys::clock;
@@ -133,17 +134,20 @@ impl Waiter {
         Some(self.selected.load(Ordering::Relaxed))
     }
 
-    /// As `wait`, for a waiter made by `only`. `leave` takes its node out of the queue, under the
-    /// lock, and says whether it was there. Returns whether it was claimed and woken.
+    /// As `wait`, for a waiter made by `only`, with the lock of its queue held since its node was
+    /// put into that; not in a `no_suspend` section. `leave` takes the node out of the queue, under
+    /// the lock, and says whether it was there. Returns whether it was claimed and woken.
     #[inline]
-    pub(crate) fn wait_only(
+    pub(crate) fn wait_only<T>(
         self: Pin<&Self>,
+        guard: Guard<'_, T>,
         deadline_ns: Option<u64>,
         on_cancel: OnCancel,
         leave: impl FnOnce() -> bool,
     ) -> bool {
         debug_assert!(self.only);
-        if block::wait(&self.signal, with_an_end(deadline_ns, on_cancel), on_cancel) {
+        let deadline_ns = with_an_end(deadline_ns, on_cancel);
+        if block::wait_and_let_go(guard, &self.signal, deadline_ns, on_cancel) {
             return true;
         }
         if leave() {
@@ -446,9 +450,10 @@ impl Drop for Claimed {
     #[inline]
     fn drop(&mut self) {
         // SAFETY: claimed and not woken (invariant 4). The reference to the waiter is used for
-        // `set` only, after whose swap the waiter may be gone.
+        // `set` only, after which the waiter may be gone. Nobody else sets its signal, as there is
+        // one claim.
         let waiter = unsafe { (*self.0).waiter };
-        block::wake(waiter.signal.set());
+        block::set(&waiter.signal);
     }
 }
 

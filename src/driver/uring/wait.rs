@@ -8,6 +8,8 @@ use crate::sys::ring as sys_ring;
 use io_uring::{opcode, squeue, types};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// `FUTEX2_SIZE_U32 | FUTEX2_PRIVATE`: the only size there is, and private to this process.
@@ -98,20 +100,21 @@ impl Arm {
 /// Therefore the other thread exists before anything is armed, which also settles the matter for
 /// the rest of the process's life.
 pub(crate) fn self_test(method: WakeMethod) -> io::Result<bool> {
+    // After a poke: one that the kernel passes on arrives in microseconds.
     const PATIENCE: Duration = Duration::from_millis(500);
-    // Some tools run one thread at a time, and none while one waits in the kernel: short waits let
-    // the other thread come to its poke.
+    // For the other thread to come to its poke, which a busy machine may keep from running.
+    const STARTING: Duration = Duration::from_secs(10);
+    // Some tools run one thread at a time, and none while one waits in the kernel: short waits, and
+    // a yield after each, let the other thread come to its poke.
     const SLICE: Duration = Duration::from_millis(5);
     // The kernel may keep looking at the word for as long as the ring lives.
     let word: &'static SleepWord = Box::leak(Box::new(SleepWord::new()));
-    let (go, wait_for_go) = std::sync::mpsc::channel::<Waker>();
-    let poker = std::thread::Builder::new().name("ramie-self-test".into()).spawn(move || {
+    let (go, wait_for_go) = mpsc::channel::<Waker>();
+    let (poked, first_poke) = mpsc::channel::<()>();
+    let poker = thread::Builder::new().name("ramie-self-test".into()).spawn(move || {
         if let Ok(waker) = wait_for_go.recv() {
-            // Pokes again and again: what is tested is whether the kernel passes it on at all.
-            let start = Instant::now();
-            while start.elapsed() < PATIENCE && !word.notify(|word| _ = waker.poke(word)) {
-                std::thread::sleep(Duration::from_micros(50));
-            }
+            word.notify(|word| _ = waker.poke(word));
+            _ = poked.send(());
         }
     })?;
     let woken = (|| -> io::Result<bool> {
@@ -130,12 +133,16 @@ pub(crate) fn self_test(method: WakeMethod) -> io::Result<bool> {
             return Ok(false); // refused at once: the kernel does not know the operation
         }
         _ = go.send(arm.waker(ring.fd()));
-        let start = Instant::now();
-        while start.elapsed() < PATIENCE {
+        let mut deadline = Instant::now() + STARTING;
+        while Instant::now() < deadline {
             ring.submit_and_wait(Some(SLICE));
             if let Some((_, result)) = ring.next_completion() {
                 return Ok(result >= 0);
             }
+            if first_poke.try_recv().is_ok() {
+                deadline = Instant::now() + PATIENCE;
+            }
+            thread::yield_now();
         }
         Ok(false)
     })();

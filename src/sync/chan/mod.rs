@@ -363,9 +363,8 @@ impl<T> Channel<T> {
         let waiter = pin!(unsafe { Waiter::only() });
         let node = pin!(Node::new(waiter.as_ref(), ONLY, slot.get().cast()));
         state.receiving.push(node.as_ref());
-        drop(state);
         let leave = || self.state.lock().receiving.remove(node.as_ref());
-        if waiter.as_ref().wait_only(deadline_ns, OnCancel::End, leave) {
+        if waiter.as_ref().wait_only(state, deadline_ns, OnCancel::End, leave) {
             return slot.into_inner().ok_or(NotReceived::Disconnected);
         }
         match deadline_ns {
@@ -399,9 +398,8 @@ impl<T> Channel<T> {
         let waiter = pin!(unsafe { Waiter::only() });
         let node = pin!(Node::new(waiter.as_ref(), ONLY, slot.get().cast()));
         state.sending.push(node.as_ref());
-        drop(state);
         let leave = || self.state.lock().sending.remove(node.as_ref());
-        let claimed = waiter.as_ref().wait_only(deadline_ns, OnCancel::End, leave);
+        let claimed = waiter.as_ref().wait_only(state, deadline_ns, OnCancel::End, leave);
         match (slot.into_inner(), deadline_ns) {
             (None, _) => Ok(()),
             (Some(message), Some(deadline_ns)) if !claimed && clock::now_ns() >= deadline_ns => {

@@ -1,0 +1,32 @@
+//! Traits, helpers and descriptors for input and output: [`std::io`], suspending.
+//!
+//! The traits and types of std are here under their own names, so `use ramie::io` takes the place
+//! of `use std::io`. What waits in std suspends here: [`pipe`], [`copy`]. Additional is
+//! [`AsyncFd`], which waits for descriptors that somebody else made.
+//!
+//! Descriptors may be in non-blocking mode or not. A fiber that reads from or writes to one waits
+//! in either case, since that costs nobody a thread; only
+//! [`set_nonblocking`](crate::net::TcpStream::set_nonblocking) of the sockets here asks for
+//! [`WouldBlock`](ErrorKind::WouldBlock). On a plain thread the mode is obeyed, as in std.
+//!
+//! | file          | what                                                                  |
+//! |---------------|-----------------------------------------------------------------------|
+//! | `pipe.rs`     | [`pipe`], [`PipeReader`], [`PipeWriter`]                              |
+//! | `async_fd.rs` | [`AsyncFd`]                                                           |
+//! | `copy/`       | [`copy`]                                                              |
+
+mod async_fd;
+mod copy;
+mod pipe;
+
+pub use async_fd::{AsyncFd, Interest, Ready};
+pub(crate) use copy::{Sink as CopySink, Source as CopySource};
+pub use copy::{copy, copy_counted};
+pub use pipe::{PipeReader, PipeWriter, pipe};
+
+#[doc(no_inline)]
+pub use std::io::{
+    BufRead, BufReader, BufWriter, Bytes, Chain, Cursor, Empty, Error, ErrorKind, IntoInnerError,
+    IoSlice, IoSliceMut, IsTerminal, LineWriter, Lines, Read, Repeat, Result, Seek, SeekFrom, Sink,
+    Split, Take, Write, WriterPanicked, empty, prelude, read_to_string, repeat, sink,
+};
