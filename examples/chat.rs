@@ -28,7 +28,7 @@ struct Said {
 fn main() -> io::Result<()> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:0".into());
     let listener = TcpListener::bind(&*address)?;
-    println!("chatting on ws://{}/", listener.local_addr()?);
+    println!("listening on {}", listener.local_addr()?);
     let (room, _) = broadcast::channel(BACKLOG);
     for (id, stream) in (0..).zip(listener.incoming()) {
         let room = room.clone();

@@ -44,7 +44,7 @@ fn serve(cert: &str, key: &str, address: &str) -> Outcome<()> {
     let config = ServerConfig::builder().with_no_client_auth();
     let config = Arc::new(config.with_single_cert(certificates(cert)?, key)?);
     let listener = TcpListener::bind(address)?;
-    println!("greeting on https://{}/", listener.local_addr()?);
+    println!("listening on {}", listener.local_addr()?);
     for stream in listener.incoming() {
         let config = Arc::clone(&config);
         match stream {

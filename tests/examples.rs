@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::example::{Server, has, path};
+use common::example::{Server, has_tool, path};
 use common::{TempDir, watch};
 use ramie::net::TcpStream;
 use std::fs;
@@ -17,8 +17,8 @@ fn output(command: &mut Command) -> String {
 }
 
 /// Sends raw bytes, and gives what comes back until the end.
-fn raw(port: u16, request: &str) -> String {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+fn raw(port: &str, request: &str) -> String {
+    let mut stream = TcpStream::connect(format!("127.0.0.1:{port}")).unwrap();
     stream.write_all(request.as_bytes()).unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
@@ -50,7 +50,7 @@ impl Site {
 
     /// What curl prints: with `-i`, and `args`, the headers and the body.
     fn curl(&self, target: &str, args: &[&str]) -> String {
-        let url = format!("http://127.0.0.1:{}{target}", self.server.port);
+        let url = format!("http://127.0.0.1:{}{target}", self.server.port());
         output(Command::new("curl").args(["-sS", "-i", "--path-as-is"]).args(args).arg(url))
     }
 }
@@ -73,7 +73,7 @@ fn is(answer: &str, status: &str) {
 #[test]
 fn http_serves_files() {
     let _watchdog = watch::dog();
-    if !has("curl") {
+    if !has_tool("curl", "curl") {
         return;
     }
     let site = Site::new();
@@ -108,7 +108,7 @@ fn http_serves_files() {
 #[test]
 fn http_conditions_and_ranges() {
     let _watchdog = watch::dog();
-    if !has("curl") {
+    if !has_tool("curl", "curl") {
         return;
     }
     let site = Site::new();
@@ -162,7 +162,7 @@ fn http_conditions_and_ranges() {
 #[test]
 fn http_refuses() {
     let _watchdog = watch::dog();
-    if !has("curl") {
+    if !has_tool("curl", "curl") {
         return;
     }
     let site = Site::new();
@@ -183,7 +183,7 @@ fn http_refuses() {
     is(&answer, "405");
     assert_eq!(header(&answer, "Allow"), "GET, HEAD");
     is(&site.curl("/digits.txt", &["--data", "body"]), "405");
-    let port = site.server.port;
+    let port = site.server.port();
     is(&raw(port, "nonsense\r\n\r\n"), "400");
     is(&raw(port, "GET / HTTP/1.1\r\nConnection: close\r\n\r\n"), "400");
     is(&raw(port, "GET / HTTP/1.0\r\n\r\n"), "200");
@@ -195,7 +195,7 @@ fn http_refuses() {
 fn http_connections_go_on() {
     let _watchdog = watch::dog();
     let site = Site::new();
-    let port = site.server.port;
+    let port = site.server.port();
     let request = |path: &str, more: &str| format!("GET {path} HTTP/1.1\r\nHost: x\r\n{more}\r\n");
     // Requests that come together are answered in order.
     let requests: String = (0..100).map(|_| request("/digits.txt", "")).collect();
@@ -203,13 +203,13 @@ fn http_connections_go_on() {
     assert_eq!(all.matches("HTTP/1.1 200 OK").count(), 101);
     assert_eq!(all.matches("0123456789").count(), 100);
     assert!(all.ends_with("<p>front page"), "{all}");
-    if has("curl") {
+    if has_tool("curl", "curl") {
         let url = format!("http://127.0.0.1:{port}/digits.txt");
         let counts =
             ["-sS", "-o", "/dev/null", "-o", "/dev/null", "-w", "%{num_connects}", &url, &url];
         assert_eq!(output(Command::new("curl").args(counts)), "10", "the second needs none");
     }
-    if has("wrk") {
+    if has_tool("wrk", "wrk") {
         let report = output(
             Command::new("wrk")
                 .args(["-c64", "-t1", "-d1"])
@@ -226,7 +226,7 @@ fn chat_tells_the_others() {
     let _watchdog = watch::dog();
     let server = Server::start("chat", &[]);
     let connect = |name: &str| {
-        let stream = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+        let stream = TcpStream::connect(&*server.addr).unwrap();
         tungstenite::client(format!("ws://localhost/{name}"), stream).unwrap().0
     };
     let hear = |client: &mut tungstenite::WebSocket<TcpStream>| loop {
@@ -267,7 +267,7 @@ fn chat_tells_the_others() {
 #[test]
 fn https_greets() {
     let _watchdog = watch::dog();
-    if !has("openssl") || !has("curl") {
+    if !has_tool("openssl", "openssl") || !has_tool("curl", "curl") {
         return;
     }
     let dir = TempDir::new();
@@ -279,17 +279,17 @@ fn https_greets() {
         Command::new("openssl").args(made.split_whitespace()).args(["-keyout", key, "-out", cert]),
     );
     let server = Server::start("https", &["serve", cert, key]);
-    let url = format!("https://localhost:{}/anna", server.port);
-    let to = format!("localhost:{}:127.0.0.1", server.port);
+    let url = format!("https://localhost:{}/anna", server.port());
+    let to = format!("localhost:{}:127.0.0.1", server.port());
     let curl = ["-sS", "--cacert", cert, "--resolve", &to, &url, &url];
     assert_eq!(output(Command::new("curl").args(curl)), "Hello, anna!\nHello, anna!\n");
-    let port = server.port.to_string();
-    let ours = output(Command::new(path("https")).args(["get", cert, "localhost", &port, "/bert"]));
+    let port = server.port();
+    let ours = output(Command::new(path("https")).args(["get", cert, "localhost", port, "/bert"]));
     assert_eq!(ours, "Hello, bert!\n");
     // A client without trust in it, and one that speaks no TLS: neither harms the next.
     let mut distrusting = Command::new("curl");
     let refused = distrusting.args(["-sS", "--resolve", &to, &url]).output().unwrap();
     assert_eq!(refused.status.code(), Some(60), "curl's code for a certificate it does not know");
-    raw(server.port, "GET / HTTP/1.1\r\n\r\n");
+    raw(server.port(), "GET / HTTP/1.1\r\n\r\n");
     assert_eq!(output(Command::new("curl").args(&curl[..6])), "Hello, anna!\n");
 }

@@ -22,7 +22,7 @@ fn main() -> io::Result<()> {
     let mut args = std::env::args().skip(1);
     let root = PathBuf::from(args.next().unwrap_or_else(|| ".".into()));
     let listener = TcpListener::bind(args.next().as_deref().unwrap_or("127.0.0.1:0"))?;
-    println!("serving {} on http://{}/", root.display(), listener.local_addr()?);
+    println!("listening on {}", listener.local_addr()?);
     for stream in listener.incoming() {
         let root = root.clone();
         match stream {
