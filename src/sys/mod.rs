@@ -5,6 +5,7 @@ pub(crate) mod fifo;
 pub(crate) mod file;
 pub(crate) mod futex;
 pub(crate) mod mem;
+pub(crate) mod membarrier;
 pub(crate) mod path;
 pub(crate) mod ring;
 pub(crate) mod signal;
