@@ -20,6 +20,8 @@
 //! | an operation of [`fs`](crate::fs), or any that returns an [`io::Result`] | fails and reports, unless it has completed or the kernel does not let go of it (an `fsync`); one that comes later is not begun |
 //! | an operation that this kernel's io_uring does not know | is not begun, and reports; once it has begun, it is waited for |
 //! | a call of [`fs`](crate::fs) that no io_uring knows (listings, permissions, times, owners, `read_link`, `canonicalize`, the bulk of `copy`) | nothing: it is begun, and waited for |
+//! | starting a process | is not begun, and reports; once it has begun, it is waited for |
+//! | waiting for a process, or for its output | fails and reports; the process goes on |
 //! | closing a descriptor, by `close` or by a drop | is done all the same, and does not report |
 //! | [`sleep`](crate::sleep), [`sleep_until`](crate::time::sleep_until), [`Interval::tick`](crate::time::Interval::tick) | returns early, every time, until the request has been reported |
 //! | [`park`](crate::park), [`park_timeout`](crate::park_timeout) | wakes once |

@@ -57,6 +57,10 @@
 //! loop that accepts, and a fiber for each connection; its reads and writes are those of
 //! [`Read`](std::io::Read) and [`Write`](std::io::Write).
 //!
+//! # Processes and signals
+//! [`process`] is [`std::process`]: pipes and waits suspend. [`signal`] receives what the system or
+//! the user sends, Ctrl-C for instance.
+//!
 //! # What is not known here
 //! For calls that block and are not known here (a C library's, std's own) there is [`unblock`]: it
 //! runs a closure on a thread of a pool while the fiber waits.
@@ -160,8 +164,10 @@ pub mod io;
 pub mod net;
 mod op;
 pub mod os;
+pub mod process;
 #[expect(unsafe_code, reason = "L6: resuming fibers and borrowing from their stacks")]
 mod sched;
+pub mod signal;
 #[expect(unsafe_code, reason = "L2: it owns the memory that fibers run on")]
 mod stack;
 #[expect(unsafe_code, reason = "L7: locks, and queues of waiters on their stacks")]
@@ -177,6 +183,7 @@ mod future;
 mod local;
 #[cfg(all(test, loom))]
 mod loom_models;
+mod probe;
 mod runtime;
 #[expect(unsafe_code, reason = "L8: children borrow from the frame that waits for them")]
 mod scope;
@@ -190,6 +197,7 @@ pub use fiber::{
 };
 pub use future::{block_on, spawn_future, spawn_future_local, try_block_on};
 pub use local::{AccessError, LocalKey};
+pub use probe::{Probe, probe};
 /// Runs the body of `fn main` as the main fiber of a runtime.
 ///
 /// The function may return whatever a plain `main` may. If the runtime cannot be built, the reason

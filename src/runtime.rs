@@ -167,6 +167,7 @@ impl RuntimeBuilder {
                 "a thread's name cannot contain a zero byte",
             ));
         }
+        caps::check_mask()?;
         overflow::set_describe(describe);
         overflow::install()?;
         membarrier::set_up();

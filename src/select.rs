@@ -38,6 +38,7 @@
 /// | `recv(&receiver)`, of [`mpsc`](crate::sync::mpsc) or [`mpmc`](crate::sync::mpmc) | a message is there, or no sender is left | as `recv` |
 /// | `recv(&mut receiver)`, of [`oneshot`](crate::sync::oneshot) or [`broadcast`](crate::sync::broadcast) | as above | as `recv` |
 /// | `recv(&mut receiver)`, of [`watch`](crate::sync::watch) | there is a new version, or no sender is left | the version, which counts as seen |
+/// | `recv(&signals)`, of [`Signals`](crate::signal::Signals) | a signal has come | its number; an error only for a cancel request |
 /// | `send(&sender, message)` | there is room, or no receiver is left | as `send` |
 /// | `send(&sender, &mut option)` | as above; the message is taken out of the `Option` | as `send` |
 /// | `join(&mut handle)` | the fiber has ended | as [`JoinHandle::join`](crate::JoinHandle::join); the handle is spent |

@@ -3,6 +3,8 @@
 
 use super::wake::WakeMethod;
 use crate::op::Op;
+pub(crate) use crate::sys::mask::Version;
+use crate::sys::mask::{self, Cap};
 use io_uring::{Probe, Submitter, opcode};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,7 +22,7 @@ impl Caps {
         let mut caps = Self::default();
         if submitter.register_probe(&mut probe).is_ok() {
             for code in 0..=u8::MAX {
-                if probe.is_supported(code) {
+                if probe.is_supported(code) && !mask::hides_opcode(code) {
                     caps.opcodes[usize::from(code) / 64] |= 1 << (code % 64);
                 }
             }
@@ -28,9 +30,43 @@ impl Caps {
         Arc::new(caps)
     }
 
+    /// What a ring must be able to do: whatever may have to wait for somebody else, which on the
+    /// blocking pool would use up its threads and could not be cancelled. The names of what it
+    /// lacks.
+    pub(crate) fn missing(&self) -> Vec<&'static str> {
+        let needed = [
+            ("nop", opcode::Nop::CODE),
+            ("read", opcode::Read::CODE),
+            ("write", opcode::Write::CODE),
+            ("readv", opcode::Readv::CODE),
+            ("writev", opcode::Writev::CODE),
+            ("poll_add", opcode::PollAdd::CODE),
+            ("accept", opcode::Accept::CODE),
+            ("connect", opcode::Connect::CODE),
+            ("send", opcode::Send::CODE),
+            ("recv", opcode::Recv::CODE),
+            ("sendmsg", opcode::SendMsg::CODE),
+            ("recvmsg", opcode::RecvMsg::CODE),
+            ("close", opcode::Close::CODE),
+            ("async_cancel", opcode::AsyncCancel::CODE),
+        ];
+        needed.into_iter().filter(|(_, code)| !self.has(*code)).map(|(name, _)| name).collect()
+    }
+
     /// Whether the ring tries an open without waiting first, so that a FIFO opens at once.
     pub(crate) fn opens_in_haste(&self) -> bool {
         self.has(opcode::OpenAt::CODE)
+    }
+
+    /// Whether pages are moved between descriptors without a thread of ours.
+    pub(crate) fn splices(&self) -> bool {
+        self.has(opcode::Splice::CODE)
+    }
+
+    /// Whether a receive can be told to wait before its first attempt, which came with `socket`.
+    #[inline]
+    pub(crate) fn polls_first(&self) -> bool {
+        self.has(opcode::Socket::CODE)
     }
 
     #[inline]
@@ -56,6 +92,7 @@ impl Caps {
             Op::Recv { .. } => opcode::Recv::CODE,
             Op::SendMsg { .. } => opcode::SendMsg::CODE,
             Op::RecvMsg { .. } => opcode::RecvMsg::CODE,
+            Op::Splice { .. } => opcode::Splice::CODE,
             Op::Fsync { .. } => opcode::Fsync::CODE,
             Op::Ftruncate { .. } => opcode::Ftruncate::CODE,
             Op::Statx { .. } => opcode::Statx::CODE,
@@ -66,6 +103,70 @@ impl Caps {
             Op::SymlinkAt { .. } => opcode::SymlinkAt::CODE,
         })
     }
+}
+
+/// What a ring here is like.
+#[derive(Debug)]
+pub(crate) struct Ring {
+    /// The setup flags that it has.
+    pub(crate) flags: Vec<&'static str>,
+    pub(crate) lacks: Vec<Lack>,
+}
+
+/// Something that it has not, and what takes its place.
+#[derive(Debug)]
+pub(crate) struct Lack {
+    pub(crate) what: &'static str,
+    pub(crate) since: Version,
+    pub(crate) instead: &'static str,
+}
+
+/// Makes a ring and looks at it.
+pub(crate) fn ring() -> io::Result<Ring> {
+    let (caps, setup) = super::uring::look()?;
+    let mut ring = Ring { flags: setup.flags, lacks: Vec::new() };
+    for (cap, what, instead) in [
+        (Cap::IowqMaxWorkers, "a limit for the kernel's own I/O threads", "the kernel's limit"),
+        (Cap::SubmitAll, "batches that go on behind a bad entry", "more system calls"),
+        (Cap::DeferTaskrun, "completions when the worker asks for them", "interrupted workers"),
+        (Cap::NoSqArray, "a submission queue without an index", "a little more memory traffic"),
+        (
+            Cap::NoIowait,
+            "idle workers that do not count as waiting for a disk",
+            "they show as iowait",
+        ),
+    ] {
+        if setup.lacks.contains(&cap) {
+            ring.lacks.push(Lack { what, since: mask::since(cap), instead });
+        }
+    }
+    for (code, what) in [
+        (opcode::OpenAt::CODE, "opening files"),
+        (opcode::Statx::CODE, "metadata of files"),
+        (opcode::Fsync::CODE, "syncing files"),
+        (opcode::UnlinkAt::CODE, "removing files"),
+        (opcode::RenameAt::CODE, "renaming files"),
+        (opcode::MkDirAt::CODE, "making directories"),
+        (opcode::LinkAt::CODE, "making links"),
+        (opcode::SymlinkAt::CODE, "making symbolic links"),
+        (opcode::Ftruncate::CODE, "truncating files"),
+    ] {
+        if !caps.has(code) {
+            let (since, instead) = (mask::since_opcode(code), "a thread of the blocking pool");
+            ring.lacks.push(Lack { what, since, instead });
+        }
+    }
+    if is_hidden(WakeMethod::Futex) || !caps.has(opcode::FutexWait::CODE) {
+        let what = "sleeping on a futex in the ring";
+        ring.lacks.push(Lack { what, since: mask::since(Cap::Futex), instead: "an eventfd" });
+    }
+    ring.lacks.sort_by_key(|lack| lack.since);
+    Ok(ring)
+}
+
+/// Whether the variable that hides capabilities can be understood.
+pub(crate) fn check_mask() -> io::Result<()> {
+    mask::check()
 }
 
 /// The first of `candidates` that wakes a ring of this kernel, tried once per process.
@@ -79,6 +180,15 @@ pub(crate) fn wake_method(candidates: &[WakeMethod]) -> io::Result<WakeMethod> {
     found
 }
 
+/// Whether the process is to do without this way.
+fn is_hidden(method: WakeMethod) -> bool {
+    match method {
+        WakeMethod::Futex => mask::hides(Cap::Futex) || mask::hides_opcode(opcode::FutexWait::CODE),
+        WakeMethod::MsgRing => mask::hides(Cap::SendMsgRing),
+        WakeMethod::EventFd => false,
+    }
+}
+
 fn test_wake_methods(
     candidates: &[WakeMethod],
     failed: &mut Vec<WakeMethod>,
@@ -90,7 +200,7 @@ fn test_wake_methods(
         let works = match known {
             Some(works) => works,
             None => {
-                let works = super::uring::self_test(method)?;
+                let works = !is_hidden(method) && super::uring::self_test(method)?;
                 tested.push((method, works));
                 if !works {
                     failed.push(method);

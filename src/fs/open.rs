@@ -9,10 +9,12 @@
 //! | `O_TRUNC`, or the name is not cached    | worker others need    | a worker            |
 //!
 //! So an open that would go to a worker because of its flags is made with `O_NONBLOCK`, which is
-//! taken back afterwards, and is then like an inline one. ENXIO to a writer means that an OS thread
-//! must wait for the reader. A reader that was opened in haste is asked whether it is a pipe, which
-//! costs a regular file some 30 ns, the price of the whole arrangement; if it is one, the fiber
-//! waits here until there is or was a writer, as `open` would have. That wait loses no writer:
+//! taken back afterwards, and is then like an inline one. So is every open where there is no ring
+//! that can do it: it would occupy a thread of the blocking pool. ENXIO to a writer means that an
+//! OS thread must wait for the reader. A reader that was opened in haste is asked whether it is a
+//! pipe, which costs a regular file some 30 ns, the price of the whole arrangement; if it is one,
+//! the fiber waits here until there is or was a writer, as `open` would have. That wait loses no
+//! writer:
 //!
 //! 1. The watch is set before the look at the pipe that decides to wait.
 //! 2. A writer's open cannot wait, since there is a reader; when it is done the watch has an event.
@@ -32,7 +34,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::retry;
 use crate::op::{AT_POSITION, Op};
-use crate::sched::{blocking, opens_in_haste, perform_fd, submit, submit_fd, waiting};
+use crate::sched::{Haste, blocking, haste, perform_fd, submit, submit_fd, waiting};
 use crate::sys::fifo;
 
 /// Flags with which an open never waits for another process, or opens no stream at all.
@@ -45,35 +47,42 @@ pub(super) struct Opened {
     pub(super) no_pipe: bool,
 }
 
-/// Opens `path` as the system call does, with the same waits.
-pub(super) fn open(path: &CStr, flags: i32, mode: u32) -> io::Result<Opened> {
-    let attempt = |flags| retry(|| submit_fd(Op::OpenAt { dir: None, path, flags, mode }));
-    if opens_in_haste() && flags & NEVER_WAITS == 0 {
-        open_in_haste(path, flags, mode, attempt)
-    } else {
-        attempt(flags).map(|fd| Opened { fd, no_pipe: false })
+/// Opens `path`, relative to `dir` if there is one, as the system call does, with the same waits.
+pub(super) fn open(
+    dir: Option<BorrowedFd<'_>>,
+    path: &CStr,
+    flags: i32,
+    mode: u32,
+) -> io::Result<Opened> {
+    let attempt = |flags| retry(|| submit_fd(Op::OpenAt { dir, path, flags, mode }));
+    match haste() {
+        haste if haste != Haste::No && flags & NEVER_WAITS == 0 => {
+            open_in_haste(dir, path, flags, mode, haste, attempt)
+        }
+        _ => attempt(flags).map(|fd| Opened { fd, no_pipe: false }),
     }
 }
 
 /// Opens with an `attempt` that may act as if it were given `O_NONBLOCK`.
 fn open_in_haste(
+    dir: Option<BorrowedFd<'_>>,
     path: &CStr,
     flags: i32,
     mode: u32,
+    haste: Haste,
     attempt: impl FnOnce(i32) -> io::Result<OwnedFd>,
 ) -> io::Result<Opened> {
-    let creates = flags & (libc::O_CREAT | libc::O_TRUNC) != 0;
-    let haste = if creates { libc::O_NONBLOCK } else { 0 };
-    let fd = match attempt(flags | haste) {
+    let asks = haste == Haste::Needed || flags & (libc::O_CREAT | libc::O_TRUNC) != 0;
+    let fd = match attempt(flags | if asks { libc::O_NONBLOCK } else { 0 }) {
         Ok(fd) => fd,
         // A FIFO without a reader, or a file whose lease its holder must give back first.
         Err(e) if matches!(e.raw_os_error(), Some(libc::ENXIO | libc::EWOULDBLOCK)) => {
-            let fd = waiting(|| retry(|| perform_fd(Op::OpenAt { dir: None, path, flags, mode })))?;
+            let fd = waiting(|| retry(|| perform_fd(Op::OpenAt { dir, path, flags, mode })))?;
             return Ok(Opened { fd, no_pipe: false });
         }
         Err(e) => return Err(e),
     };
-    if creates {
+    if asks {
         fifo::make_waiting(fd.as_fd(), flags)?;
     }
     let reads = flags & libc::O_ACCMODE == libc::O_RDONLY;
@@ -162,7 +171,8 @@ mod tests {
             }
             Ok(fd)
         };
-        open_in_haste(&path, flags, 0o600, attempt).map(|opened| opened.fd.into())
+        open_in_haste(None, &path, flags, 0o600, Haste::Implied, attempt)
+            .map(|opened| opened.fd.into())
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::File;
 use super::metadata::of_fd;
 use crate::op::{AT_POSITION, IOV_MAX, MAX_TRANSFER, Op, SlicesMut};
-use crate::sched::{opens_in_haste, read_spare, submit};
+use crate::sched::{blocks_thread, read_spare, submit};
 use crate::sys::fifo;
 use crate::sys::file::has_offsets;
 
@@ -96,7 +96,7 @@ impl File {
         self.write_vectored_to(bufs, self.offset_of(offset)?)
     }
 
-    /// Whether this is a FIFO that the ring is about to read, and at its end. Waits for data if it
+    /// Whether this is a FIFO that a driver is about to read, and at its end. Waits for data if it
     /// is neither at its end nor has any; so the read that follows does not wait.
     ///
     /// A ring must not see the end of a FIFO. Only pipes without a name take part in its
@@ -112,16 +112,17 @@ impl File {
         Ok(self.is_fifo() && !fifo_has_data(self.as_fd())?)
     }
 
+    /// Whether this is a FIFO, and a ring would be asked to read it.
     #[inline]
-    fn is_fifo(&self) -> bool {
+    pub(crate) fn is_fifo(&self) -> bool {
         match self.fifo.load(Relaxed) {
             NO_FIFO => false,
-            FIFO => opens_in_haste(),
+            FIFO => !blocks_thread(),
             _ => {
                 let fifo = fifo::is_pipe(self.as_fd())
                     && fifo::has_name(self.as_fd()).is_ok_and(|named| named);
                 self.fifo.store(if fifo { FIFO } else { NO_FIFO }, Relaxed);
-                fifo && opens_in_haste()
+                fifo && !blocks_thread()
             }
         }
     }
@@ -200,6 +201,17 @@ impl File {
                 Err(e) => return Err(e),
             }
         }
+    }
+
+    /// Appends what a single read at the position gives; 0 is the end of the file.
+    pub(crate) fn read_more(&self, buf: &mut Vec<u8>) -> io::Result<usize> {
+        if self.has_ended()? {
+            return Ok(0);
+        }
+        buf.try_reserve(CHUNK)?;
+        let n = read_spare(self.as_fd(), buf, usize::MAX, AT_POSITION, self.habit())?;
+        self.habit().moved_by(n);
+        Ok(n)
     }
 
     /// Appends a few bytes, which are read without a place in `buf`.

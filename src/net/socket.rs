@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crate::op::{IOV_MAX, MAX_TRANSFER, Op};
+use crate::op::{self, Habit, IOV_MAX, MAX_TRANSFER, Op};
 use crate::sched::{Detach, perform_fd, submit_fd_within, submit_within};
 use crate::sys::file;
 use crate::sys::socket::{Incoming, Outgoing, SockAddr, take_error};
@@ -97,6 +97,14 @@ impl<S: Into<OwnedFd> + AsFd> Socket<S> {
         self.modes.get().is_some_and(|modes| modes.nonblocking.load(Relaxed))
     }
 
+    /// Whether a mode is set.
+    pub(super) fn has_modes(&self) -> bool {
+        self.modes.get().is_some_and(|modes| {
+            let timeouts = [&modes.read_timeout, &modes.write_timeout];
+            modes.nonblocking.load(Relaxed) || timeouts.iter().any(|way| way.load(Relaxed) != 0)
+        })
+    }
+
     #[inline]
     fn timeout(&self, way: Way) -> Option<Duration> {
         self.modes.get()?;
@@ -114,8 +122,23 @@ impl<S: Into<OwnedFd> + AsFd> Socket<S> {
     /// `recv`.
     #[inline]
     pub(super) fn recv(&self, buf: &mut [u8], flags: i32) -> io::Result<usize> {
+        self.receive(buf, flags, None)
+    }
+
+    /// `recv` from a stream.
+    #[inline]
+    pub(super) fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        let (habit, len) = (self.inner.habit(), buf.len());
+        let n = self.receive(buf, 0, Some(habit))?;
+        // Who did not get all that he had room for has read it empty.
+        habit.set_reads(if n < len { op::Way::Ring } else { op::Way::Try });
+        Ok(n)
+    }
+
+    #[inline]
+    fn receive(&self, buf: &mut [u8], flags: i32, habit: Option<&Habit>) -> io::Result<usize> {
         let (fd, flags, len) = (self.as_fd(), self.flags(flags), buf.len().min(MAX_TRANSFER));
-        let op = Op::Recv { fd, buf: &mut buf[..len], flags };
+        let op = Op::Recv { fd, buf: &mut buf[..len], flags, habit, poll_first: false };
         in_time(submit_within(op, self.timeout(Way::Read))).map(count)
     }
 
@@ -243,10 +266,15 @@ impl<S: Into<OwnedFd> + fmt::Debug> fmt::Debug for Socket<S> {
 /// Reading from and writing to a stream.
 macro_rules! stream {
     ($name:ident) => {
+        super::socket::copies!(CopySource, $name);
+        super::socket::copies!(CopySource, &$name);
+        super::socket::copies!(CopySink, $name);
+        super::socket::copies!(CopySink, &$name);
+
         impl Read for &$name {
             #[inline]
             fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-                self.0.recv(buf, 0)
+                self.0.read(buf)
             }
 
             fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
@@ -296,6 +324,17 @@ macro_rules! stream {
             #[inline]
             fn flush(&mut self) -> io::Result<()> {
                 Ok(())
+            }
+        }
+    };
+}
+
+/// The kernel may copy from and to a stream, unless timeouts are to be obeyed.
+macro_rules! copies {
+    ($way:ident, $name:ty) => {
+        impl crate::io::$way for $name {
+            fn fd(&self) -> Option<BorrowedFd<'_>> {
+                Some(self.as_fd()).filter(|_| !self.0.has_modes())
             }
         }
     };
@@ -400,4 +439,4 @@ macro_rules! descriptor {
     };
 }
 
-pub(super) use {descriptor, stream, timeouts};
+pub(super) use {copies, descriptor, stream, timeouts};

@@ -80,11 +80,21 @@ pub(crate) enum Op<'a> {
     /// `send`, which raises no signal.
     Send { fd: BorrowedFd<'a>, buf: &'a [u8], flags: i32 },
     /// `recv`.
-    Recv { fd: BorrowedFd<'a>, buf: &'a mut [u8], flags: i32 },
+    Recv {
+        fd: BorrowedFd<'a>,
+        buf: &'a mut [u8],
+        flags: i32,
+        /// Of a stream: its reads are [`Way::Ring`] if it is likely to be empty.
+        habit: Option<&'a Habit>,
+        /// For drivers: to wait until something is there before the first attempt.
+        poll_first: bool,
+    },
     /// `sendmsg`, which raises no signal.
     SendMsg { fd: BorrowedFd<'a>, message: &'a Outgoing<'a>, flags: i32 },
     /// `recvmsg`.
     RecvMsg { fd: BorrowedFd<'a>, message: IncomingMut<'a>, flags: i32 },
+    /// `splice`: moves bytes between a pipe and something else, at its own position if it has one.
+    Splice { from: BorrowedFd<'a>, to: BorrowedFd<'a>, len: u32, flags: u32 },
     /// `fsync`, or `fdatasync` when `data_only`.
     Fsync { fd: BorrowedFd<'a>, data_only: bool },
     /// `ftruncate`.

@@ -49,7 +49,7 @@ pub(crate) use detach::Detach;
 pub(crate) use remote::Remote;
 pub(crate) use shared::{Config, Shared};
 pub(crate) use submit::{
-    blocking, blocks_thread, close_detached, opens_in_haste, submit, submit_within, wait, waiting,
-    wake_waiter,
+    Haste, blocking, blocks_thread, close_detached, haste, splices, submit, submit_within, wait,
+    waiting, wake_waiter,
 };
 pub(crate) use worker::Worker;

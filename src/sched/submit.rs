@@ -61,6 +61,7 @@ pub(crate) fn submit(mut op: Op<'_>) -> io::Result<u32> {
             return blocking(|| decode::decode(perform::perform(&mut op)));
         }
     }
+    let polls_first = worker.caps().polls_first();
     let mut pending = Pending::new(op, fiber);
     let mut done = 0;
     if lower::may_attempt(pending.op(), worker.inline()) {
@@ -73,6 +74,7 @@ pub(crate) fn submit(mut op: Op<'_>) -> io::Result<u32> {
     if let Some(habit) = pending.op().habit() {
         habit.set_ringed();
     }
+    lower::prepare(pending.op(), polls_first);
     let result = through_driver(fiber, &pending);
     if done != 0 {
         // What has been read is the answer. An error, or the report of a cancel request, is for the
@@ -280,10 +282,31 @@ where
     }
 }
 
-/// Whether an `OpenAt` submitted here may be tried without waiting, as io_uring does it, so that
-/// opening a FIFO has to be completed by the caller.
-pub(crate) fn opens_in_haste() -> bool {
-    current::suspendable().is_some_and(|(worker, _)| worker.caps().opens_in_haste())
+/// What an `OpenAt` submitted here does where `open` waits for somebody else, as for the other end
+/// of a FIFO.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Haste {
+    /// It waits.
+    No,
+    /// It may not wait, as io_uring does it: the caller has to complete the open.
+    Implied,
+    /// It waits, and would keep a thread of the pool from others meanwhile: it should be asked not
+    /// to.
+    Needed,
+}
+
+/// How opens behave here.
+pub(crate) fn haste() -> Haste {
+    match current::suspendable() {
+        None => Haste::No,
+        Some((worker, _)) if worker.caps().opens_in_haste() => Haste::Implied,
+        Some(_) => Haste::Needed,
+    }
+}
+
+/// Whether a `Splice` submitted here takes none of our threads, or only the caller's own.
+pub(crate) fn splices() -> bool {
+    current::suspendable().is_none_or(|(worker, _)| worker.caps().splices())
 }
 
 /// Lets the other ready fibers of this worker run first.

@@ -16,6 +16,7 @@
 
 use super::Top;
 use super::slab::Shape;
+use crate::sys::mask::{self, Cap};
 use crate::sys::mem::{self, MADV_GUARD_INSTALL, Range};
 use std::io;
 use std::sync::OnceLock;
@@ -64,6 +65,8 @@ impl Guards {
         while done < tops.len() {
             let method = self.method(); // another thread may lower it meanwhile
             let (count, result) = match method {
+                Method::Batched if hidden(Cap::GuardBatch) => (0, refusal()),
+                Method::Single if hidden(Cap::GuardInstall) => (0, refusal()),
                 Method::Batched => batched(shape, &tops[done..]),
                 Method::Single => each(shape, &tops[done..], |range| {
                     // SAFETY: invariant 1: the slot is ours, and nothing has used its guard.
@@ -93,6 +96,16 @@ impl Guards {
         }
         (done, Ok(()))
     }
+}
+
+/// Whether the process is to do without: neither method works without the advice.
+fn hidden(cap: Cap) -> bool {
+    mask::hides(cap) || mask::hides(Cap::GuardInstall)
+}
+
+/// What an older kernel says.
+fn refusal() -> io::Result<()> {
+    Err(io::Error::from_raw_os_error(libc::EINVAL))
 }
 
 fn batched(shape: Shape, tops: &[Top]) -> (usize, io::Result<()>) {

@@ -14,6 +14,10 @@ pub(crate) type Handler = extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_
 #[repr(transparent)]
 pub(crate) struct Action(libc::sigaction);
 
+/// The signals that the kernel sends a thread for what it has just done.
+pub(crate) const FAULTS: [i32; 6] =
+    [libc::SIGILL, libc::SIGTRAP, libc::SIGBUS, libc::SIGFPE, libc::SIGSEGV, libc::SIGSYS];
+
 /// An action, taken apart.
 #[derive(Clone, Copy)]
 pub(crate) enum Disposition {
@@ -41,6 +45,21 @@ impl Action {
         action.0.sa_sigaction = handler as usize;
         action.0.sa_flags &= libc::SA_RESTART | libc::SA_NODEFER;
         action.0.sa_flags |= libc::SA_SIGINFO | libc::SA_ONSTACK;
+        action
+    }
+
+    /// Runs `handler` on the alternate stack, with all signals kept waiting but those of `FAULTS`.
+    /// System calls that it breaks off are repeated, where the kernel can.
+    pub(crate) fn quiet_handler(handler: Handler) -> Action {
+        let mut action = Action::default_action();
+        action.0.sa_sigaction = handler as usize;
+        action.0.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESTART;
+        // SAFETY: the set is ours to write.
+        unsafe { libc::sigfillset(&mut action.0.sa_mask) };
+        for fault in FAULTS {
+            // SAFETY: as above.
+            unsafe { libc::sigdelset(&mut action.0.sa_mask, fault) };
+        }
         action
     }
 

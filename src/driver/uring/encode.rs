@@ -5,6 +5,9 @@ use io_uring::{opcode, squeue, types};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
+/// `IORING_RECVSEND_POLL_FIRST`, which the crate has no name for.
+const POLL_FIRST: u16 = 1;
+
 fn fd(fd: &BorrowedFd<'_>) -> types::Fd {
     types::Fd(fd.as_raw_fd())
 }
@@ -69,14 +72,20 @@ pub(super) fn encode(op: &mut Op<'_>) -> squeue::Entry {
         Op::Send { fd: f, buf, flags } => opcode::Send::new(fd(f), buf.as_ptr(), len(buf.len()))
             .flags(*flags | libc::MSG_NOSIGNAL)
             .build(),
-        Op::Recv { fd: f, buf, flags } => {
-            opcode::Recv::new(fd(f), buf.as_mut_ptr(), len(buf.len())).flags(*flags).build()
+        Op::Recv { fd: f, buf, flags, poll_first, .. } => {
+            opcode::Recv::new(fd(f), buf.as_mut_ptr(), len(buf.len()))
+                .ioprio(if *poll_first { POLL_FIRST } else { 0 })
+                .flags(*flags)
+                .build()
         }
         Op::SendMsg { fd: f, message, flags } => opcode::SendMsg::new(fd(f), message.as_ptr())
             .flags((*flags | libc::MSG_NOSIGNAL) as u32)
             .build(),
         Op::RecvMsg { fd: f, message, flags } => {
             opcode::RecvMsg::new(fd(f), message.as_ptr()).flags(*flags as u32).build()
+        }
+        Op::Splice { from, to, len, flags } => {
+            opcode::Splice::new(fd(from), -1, fd(to), -1, *len).flags(*flags).build()
         }
         Op::Fsync { fd: f, data_only } => {
             let flags =
@@ -112,6 +121,15 @@ pub(super) fn encode(op: &mut Op<'_>) -> squeue::Entry {
             opcode::SymlinkAt::new(dir(d), target.as_ptr(), path.as_ptr()).build()
         }
     }
+}
+
+/// The entry that performs `op` after its descriptor has been waited for.
+pub(super) fn encode_again(op: &mut Op<'_>) -> squeue::Entry {
+    if let Op::Recv { poll_first, .. } = op {
+        // A kernel that does not wait on descriptors in non-blocking mode would refuse for ever.
+        *poll_first = false;
+    }
+    encode(op)
 }
 
 /// The entry that waits until `op`'s descriptor is ready; `None` for ops that have nothing to wait

@@ -3,6 +3,7 @@
 //! One `Submitter` is kept for the ring's life, because that is where the io-uring crate keeps the
 //! index of the registered ring descriptor.
 
+use crate::sys::mask::{self, Cap};
 use io_uring::{CompletionQueue, EnterFlags, IoUring, SubmissionQueue, Submitter, squeue, types};
 use std::io;
 use std::mem::ManuallyDrop;
@@ -32,9 +33,12 @@ impl Ring {
         // SAFETY: the ring stays at this address until `drop`, which drops the parts first.
         let (mut submitter, sq, cq) = unsafe { (*whole.as_ptr()).split() };
         // A registered ring descriptor saves a look-up per call; one task has 16 places for them.
-        _ = submitter.register_ring_fd();
+        if !mask::hides(Cap::RingFds) {
+            _ = submitter.register_ring_fd();
+        }
         // SAFETY: as above.
-        let no_iowait = unsafe { whole.as_ref() }.params().is_feature_no_iowait();
+        let params = unsafe { whole.as_ref() }.params();
+        let no_iowait = params.is_feature_no_iowait() && !mask::hides(Cap::NoIowait);
         Self {
             submitter: ManuallyDrop::new(submitter),
             sq: ManuallyDrop::new(sq),
@@ -49,6 +53,11 @@ impl Ring {
     pub(super) fn fd(&self) -> RawFd {
         // SAFETY: `whole` lives as long as self.
         unsafe { self.whole.as_ref() }.as_raw_fd()
+    }
+
+    /// Whether it can wait without counting as waiting for a disk.
+    pub(super) fn no_iowait(&self) -> bool {
+        self.no_iowait
     }
 
     pub(super) fn submitter(&self) -> &Submitter<'static> {
@@ -106,6 +115,18 @@ impl Ring {
         let entry = self.cq.next()?;
         self.skip_flag = 0;
         Some((entry.user_data(), entry.result()))
+    }
+
+    /// As many completions as there are and as fit in, each with its `user_data` and result.
+    #[inline]
+    pub(super) fn next_completions(&mut self, batch: &mut [(u64, i32)]) -> usize {
+        let mut count = 0;
+        for place in batch {
+            let Some(completion) = self.next_completion() else { break };
+            *place = completion;
+            count += 1;
+        }
+        count
     }
 
     /// Tells the kernel that what `next_completion` returned may be overwritten.

@@ -1,5 +1,6 @@
 //! What only Unix has, arranged as in [`std::os::unix`].
-#![forbid(unsafe_code)]
 
 pub mod fs;
 pub mod net;
+#[expect(unsafe_code, reason = "`pre_exec` is an unsafe method")]
+pub mod process;

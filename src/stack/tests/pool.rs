@@ -78,8 +78,9 @@ fn nothing_leaks_and_every_slot_is_owned_once() {
     let stats = pool.stats();
     assert_eq!((stats.live, stats.raw), (0, 0), "{stats:?}");
     assert_eq!(stats.slots, stats.hot + stats.cold + stats.uncarved, "{stats:?}");
-    // 10,001 of 16 KiB: three slabs, of 64, 64 and 128 MiB.
-    assert_eq!((stats.slabs, stats.slots), (3, 16_384), "{stats:?}");
+    // 10,001 of 16 KiB: three slabs, of 64, 64 and 128 MiB; those with `mprotect` do not grow.
+    let slots = if pool.guards().method() == Method::Protect { 12_288 } else { 16_384 };
+    assert_eq!((stats.slabs, stats.slots), (3, slots), "{stats:?}");
 }
 
 #[test]
@@ -207,7 +208,8 @@ fn use_pool_with(method: Method) {
     let pool = pool(64 << 10);
     let stacks: Vec<Stack> = (0..1024).map(|_| pool.alloc().unwrap()).collect();
     stacks.iter().for_each(touch);
-    assert_eq!(pool.guards().method(), method);
+    // The process may be told to do without the better ones (`RAMIE_CAPS`).
+    assert!(pool.guards().method() >= method);
     let first = stacks[0].slot();
     stacks.into_iter().for_each(|stack| pool.free(stack));
     let start = Instant::now();

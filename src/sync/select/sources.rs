@@ -6,6 +6,7 @@ use super::super::lock::Locked;
 use super::super::wait::Queue;
 use super::super::{broadcast, mpsc, oneshot, watch};
 use super::{Arm, CHOSEN, Place, Receive, sealed};
+use crate::signal::Signals;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::mpsc::RecvError;
@@ -133,6 +134,40 @@ source!(
     },
     Err(RecvError)
 );
+
+impl sealed::Sealed for &Signals {}
+
+impl Source for &Signals {
+    type Output = Result<i32, RecvError>;
+
+    fn attempt(&mut self) -> Option<Self::Output> {
+        self.try_recv().map(Ok)
+    }
+
+    fn enter(&self, place: &Place<'_>) -> bool {
+        let mut state = self.state().lock();
+        if !state.is_empty() {
+            return false;
+        }
+        state.waiting.push(place.node);
+        true
+    }
+
+    fn leave(&self, place: &Place<'_>) {
+        self.state().lock().waiting.remove(place.node);
+    }
+
+    fn ended(&self) -> Option<Self::Output> {
+        Some(Err(RecvError))
+    }
+}
+
+impl Receive for &Signals {
+    type Arm = SourceArm<Self>;
+    fn arm(self) -> SourceArm<Self> {
+        SourceArm::new(self)
+    }
+}
 
 /// What a future's waker rings: it wakes the `select!` that waits for the future.
 struct Bell(Locked<Rung>);

@@ -1,0 +1,159 @@
+//! A TCP echo server on one core: messages of 64 bytes over 1, 64, 512 and 4096 connections.
+//!
+//! Loopback costs the kernel some 4 us per request and side, whoever serves: the rate hides what
+//! the server spends. So its processor time per request is reported too. The limit is a server that
+//! does nothing but drive an io_uring: one accept and one receive per connection that stay armed,
+//! buffers that the kernel picks, and sends handed over in batches.
+//!
+//! Each server is a process of its own on core 0; the load comes from core 1.
+
+mod common;
+#[path = "common/load.rs"]
+mod load;
+
+use common::{Bench, Metric, OURS};
+use io_uring::{cqueue, opcode, types};
+use load::{Buffers, Client, MESSAGE, Server};
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::os::fd::{AsRawFd, RawFd};
+use std::time::Duration;
+
+const SERVERS: [(&str, fn()); 2] = [(OURS, ours), ("io_uring", raw)];
+
+struct Metrics {
+    connections: usize,
+    rate: Metric,
+    cpu: Metric,
+    median: Metric,
+    late: Metric,
+}
+
+macro_rules! metrics {
+    ($($connections:literal)*) => {
+        [$(Metrics {
+            connections: $connections,
+            rate: Metric::rate(concat!("echo, ", $connections, " connections"), "k/s"),
+            cpu: Metric::time(concat!("echo, ", $connections, ": CPU per request"), "us"),
+            median: Metric::time(concat!("echo, ", $connections, ": latency, median"), "us"),
+            late: Metric::time(concat!("echo, ", $connections, ": latency, 99 %"), "us"),
+        }),*]
+    };
+}
+
+fn main() {
+    let mut bench = Bench::from_args();
+    if let Some(at) = bench.args.iter().position(|arg| arg == "serve") {
+        let name = bench.args.get(at + 1).expect("a name");
+        let server = SERVERS.iter().find(|(known, _)| known == name).expect("a server's name");
+        return server.1();
+    }
+    let slice = Duration::from_millis(if bench.quick { 10 } else { 100 });
+    for metrics in metrics!(1 64 512 4096) {
+        let wanted = [metrics.rate, metrics.cpu, metrics.median, metrics.late];
+        if !wanted.into_iter().any(|metric| bench.wants(metric)) {
+            continue;
+        }
+        let connections = metrics.connections.min(bench.amount(usize::MAX, 64));
+        // All are there, and take turns in short slices: then what slows the machine down for a
+        // while does so to all.
+        let start = |(name, _): &(&'static str, fn())| {
+            let server = Server::of_this_program(name)?;
+            let mut client = Client::new(&server, connections);
+            client.run(&server, slice);
+            Some((*name, server, client))
+        };
+        let mut servers: Vec<_> = SERVERS.iter().filter_map(start).collect();
+        for _ in bench.rounds(20) {
+            for (name, server, client) in &mut servers {
+                let reached = client.run(server, slice);
+                bench.record(metrics.rate, name, Some(reached.k_per_s));
+                bench.record(metrics.cpu, name, Some(reached.cpu_us));
+                bench.record(metrics.median, name, Some(reached.p50_us));
+                bench.record(metrics.late, name, Some(reached.p99_us));
+            }
+        }
+    }
+    bench.print();
+}
+
+fn ours() {
+    let Some(runtime) = common::runtime(1) else { return };
+    runtime.run(|| {
+        let listener = ramie::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        println!("{}", listener.local_addr().expect("it is bound").port());
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a connection");
+            ramie::spawn(move || {
+                let mut buf = [0; MESSAGE];
+                loop {
+                    match stream.read(&mut buf) {
+                        Ok(0) | Err(_) => return,
+                        Ok(n) => stream.write_all(&buf[..n]).unwrap_or(()),
+                    }
+                }
+            });
+        }
+    });
+}
+
+const ACCEPT: u64 = 1 << 32;
+const RECEIVE: u64 = 2 << 32;
+const SEND: u64 = 3 << 32;
+
+/// A message is sent from the buffer that it came in, and the buffer is given back then.
+fn raw() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    println!("{}", listener.local_addr().expect("it is bound").port());
+    let mut ring = load::ring(4096);
+    let mut buffers = Buffers::new(&ring, 8192, MESSAGE).expect("rings of buffers");
+    let (mut submitter, mut sq, mut cq) = ring.split();
+    submitter.register_ring_fd().expect("a ring that can be registered");
+    let receive = |fd: RawFd| {
+        let receive = opcode::RecvMulti::new(types::Fd(fd), 0).build();
+        receive.user_data(RECEIVE | fd as u64)
+    };
+    let accept = opcode::AcceptMulti::new(types::Fd(listener.as_raw_fd()));
+    let mut queue = vec![accept.build().user_data(ACCEPT)];
+    loop {
+        for entry in queue.drain(..) {
+            // SAFETY: the buffers are never freed.
+            while unsafe { sq.push(&entry) }.is_err() {
+                sq.sync();
+                submitter.submit().expect("room for more");
+                sq.sync();
+            }
+        }
+        sq.sync();
+        submitter.submit_and_wait(1).expect("something happens");
+        sq.sync();
+        cq.sync();
+        for entry in &mut cq {
+            let (result, user_data) = (entry.result(), entry.user_data());
+            let fd = user_data as u32 as RawFd;
+            let id = cqueue::buffer_select(entry.flags());
+            match (user_data & 7 << 32, result, id) {
+                (ACCEPT, fd, _) => queue.push(receive(fd)),
+                (RECEIVE, len @ 1.., Some(id)) => {
+                    let text = buffers.get(id, len as usize);
+                    queue.push(
+                        opcode::Send::new(types::Fd(fd), text.as_ptr(), len as u32)
+                            .flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL)
+                            .build()
+                            .user_data(SEND | u64::from(id) << 40 | fd as u64),
+                    );
+                    if !cqueue::more(entry.flags()) {
+                        queue.push(receive(fd));
+                    }
+                }
+                (RECEIVE, error, _) if error == -libc::ENOBUFS => queue.push(receive(fd)),
+                (RECEIVE, ..) => {
+                    queue.push(opcode::Close::new(types::Fd(fd)).build().user_data(0));
+                }
+                (SEND, ..) => buffers.give((user_data >> 40) as u16),
+                _ => {}
+            }
+        }
+        buffers.publish();
+    }
+}
