@@ -1,5 +1,5 @@
-//! The lock of `lock.rs` for what is often used by the fibers of one worker alone: a channel between
-//! them. After a while they need no locked instruction any more.
+//! The lock of `lock.rs` for what is often used by the fibers of one worker alone: a channel
+//! between them. After a while they need no locked instruction any more.
 //!
 //! | `owner` | meaning                                              | becomes               |
 //! |---------|------------------------------------------------------|-----------------------|
@@ -7,15 +7,16 @@
 //! | a place | the fibers of that worker set `kept` and look again  | `ENDED`, by the first use elsewhere |
 //! | `ENDED` | everybody takes the lock                             | for good              |
 //!
-//! `owner` changes under the lock only. A fiber of the owner stores `kept` and then looks at `owner`;
-//! who ends it stores `owner`, has the other side execute a fence (`sys/membarrier.rs`), and looks at
-//! `kept`. One of the two sees the other: either the fiber goes for the lock like everybody else, or
-//! who ends it waits until `kept` is clear. Then no fiber of the owner is inside, nor will be.
+//! `owner` changes under the lock only. A fiber of the owner stores `kept` and then looks at
+//! `owner`; who ends it stores `owner`, has the other side execute a fence (`sys/membarrier.rs`),
+//! and looks at `kept`. One of the two sees the other: either the fiber goes for the lock like
+//! everybody else, or who ends it waits until `kept` is clear. Then no fiber of the owner is
+//! inside, nor will be.
 //!
 //! The owner was told under the lock that it is, so it has seen all that was done before. Whoever
-//! ends that sees `kept` as it was cleared last. A place is a worker's address: one that comes after
-//! the worker's end at the same address has seen all that it did, as has all memory that is used
-//! anew.
+//! ends that sees `kept` as it was cleared last. A place is a worker's address: one that comes
+//! after the worker's end at the same address has seen all that it did, as has all memory that is
+//! used anew.
 
 #[cfg(not(all(test, loom)))]
 use super::block;
@@ -157,7 +158,7 @@ impl Bias {
     }
 }
 
-/// A barrier that one side has executed by the other is more than loom knows: both have a fence.
+/// A fence that one side has executed by the other is more than loom knows: both have one.
 #[cfg(all(test, loom))]
 mod model {
     use crate::atomic::{Ordering, fence};

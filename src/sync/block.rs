@@ -205,7 +205,7 @@ mod model {
         }
     }
 
-    /// A barrier that one side has executed by the other is more than loom knows: both have a fence.
+    /// A fence that one side has executed by the other is more than loom knows: both have one.
     pub(in crate::sync) fn publish(word: &AtomicUsize, value: usize) {
         word.store(value, Ordering::Release);
         fence_for_loom();
