@@ -94,11 +94,7 @@ impl Worker {
     /// Makes worker `index` of a runtime, for the calling thread.
     pub(crate) fn new(shared: Arc<Shared>, index: usize) -> io::Result<Self> {
         let remote = shared.seat(index).remote();
-        let config = driver::Config {
-            ring_entries: shared.config().ring_entries,
-            wake: shared.wake_method(),
-        };
-        let driver = Driver::new(&config, &remote.sleep)?;
+        let driver = Driver::new(&shared.config().driver, &remote.sleep)?;
         remote.set_waker(driver.waker());
         let fresh = Fresh::new(shared.workers() > 1);
         shared.seat(index).take(fresh.stealer());
@@ -123,7 +119,7 @@ impl Worker {
             remote,
             caps: Arc::clone(driver.caps()),
             queued: Cell::new(0),
-            inline: Inline::new(shared.config().inline),
+            inline: Inline::new(shared.config().inline, driver.caps()),
             index,
             next_id: Cell::new(0),
             ids_end: Cell::new(0),
