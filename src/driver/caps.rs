@@ -93,6 +93,11 @@ impl Caps {
         self.has(opcode::OpenAt::CODE)
     }
 
+    /// Whether pages are moved between descriptors without a thread of ours.
+    pub(crate) fn splices(&self) -> bool {
+        self.has(opcode::Splice::CODE)
+    }
+
     /// Whether a receive can be told to wait before its first attempt. To rings this came with
     /// `socket`.
     #[inline]
@@ -123,6 +128,7 @@ impl Caps {
             Op::Recv { .. } => opcode::Recv::CODE,
             Op::SendMsg { .. } => opcode::SendMsg::CODE,
             Op::RecvMsg { .. } => opcode::RecvMsg::CODE,
+            Op::Splice { .. } => opcode::Splice::CODE,
             Op::Fsync { .. } => opcode::Fsync::CODE,
             Op::Ftruncate { .. } => opcode::Ftruncate::CODE,
             Op::Statx { .. } => opcode::Statx::CODE,

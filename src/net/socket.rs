@@ -98,6 +98,14 @@ impl<S: Into<OwnedFd> + AsFd> Socket<S> {
         self.modes.get().is_some_and(|modes| modes.nonblocking.load(Relaxed))
     }
 
+    /// Whether a mode is set.
+    pub(super) fn has_modes(&self) -> bool {
+        self.modes.get().is_some_and(|modes| {
+            let timeouts = [&modes.read_timeout, &modes.write_timeout];
+            modes.nonblocking.load(Relaxed) || timeouts.iter().any(|way| way.load(Relaxed) != 0)
+        })
+    }
+
     #[inline]
     fn timeout(&self, way: Way) -> Option<Duration> {
         self.modes.get()?;
@@ -275,6 +283,11 @@ impl<S: Into<OwnedFd> + fmt::Debug> fmt::Debug for Socket<S> {
 /// Reading from and writing to a stream.
 macro_rules! stream {
     ($name:ident) => {
+        super::socket::copies!(CopySource, $name);
+        super::socket::copies!(CopySource, &$name);
+        super::socket::copies!(CopySink, $name);
+        super::socket::copies!(CopySink, &$name);
+
         impl Read for &$name {
             #[inline]
             fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
@@ -328,6 +341,17 @@ macro_rules! stream {
             #[inline]
             fn flush(&mut self) -> io::Result<()> {
                 Ok(())
+            }
+        }
+    };
+}
+
+/// The kernel may copy from and to a stream, unless timeouts are to be obeyed.
+macro_rules! copies {
+    ($way:ident, $name:ty) => {
+        impl crate::io::$way for $name {
+            fn fd(&self) -> Option<BorrowedFd<'_>> {
+                Some(self.as_fd()).filter(|_| !self.0.has_modes())
             }
         }
     };
@@ -432,4 +456,4 @@ macro_rules! descriptor {
     };
 }
 
-pub(super) use {descriptor, stream, timeouts};
+pub(super) use {copies, descriptor, stream, timeouts};

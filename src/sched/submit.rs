@@ -342,6 +342,11 @@ pub(crate) fn connects_in_haste() -> bool {
     current::suspendable().is_some_and(|(worker, _)| worker.caps().readiness_only())
 }
 
+/// Whether a `Splice` submitted here takes none of our threads, or only the caller's own.
+pub(crate) fn splices() -> bool {
+    current::suspendable().is_none_or(|(worker, _)| worker.caps().splices())
+}
+
 /// Lets the other ready fibers of this worker run first.
 #[inline]
 pub(crate) fn yield_now() {

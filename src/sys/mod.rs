@@ -15,3 +15,4 @@ pub(crate) mod signal;
 pub(crate) mod slices;
 pub(crate) mod socket;
 pub(crate) mod thread_end;
+pub(crate) mod transfer;

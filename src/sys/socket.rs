@@ -499,6 +499,13 @@ pub(crate) fn poll(fd: BorrowedFd<'_>, events: i16) -> i32 {
     }
 }
 
+/// How many bytes a socket that `poll` calls writable has room for, at least: that is a third of
+/// its buffer.
+pub(crate) fn send_room(fd: BorrowedFd<'_>) -> u64 {
+    let size: libc::c_int = option(fd, libc::SOL_SOCKET, libc::SO_SNDBUF).unwrap_or(0);
+    u64::try_from(size / 4).unwrap_or(0).max(4096)
+}
+
 /// Takes the socket's pending error, as `TcpStream::take_error` does.
 pub(crate) fn take_error(fd: BorrowedFd<'_>) -> io::Result<Option<io::Error>> {
     let error: libc::c_int = option(fd, libc::SOL_SOCKET, libc::SO_ERROR)?;

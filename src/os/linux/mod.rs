@@ -1,0 +1,4 @@
+//! What only Linux has, arranged as in [`std::os::linux`].
+#![forbid(unsafe_code)]
+
+pub mod fs;
