@@ -14,8 +14,8 @@
 //! slots says where in the heap it is.
 //!
 //! A timer without a deadline ([`NEVER`]) is in another table and has no place in the heap: that is
-//! how the end of a runtime finds a fiber that waits for as long as it takes. Coming and going costs
-//! it a few stores, and no system call is bounded because of it.
+//! how the end of a runtime finds a fiber that waits for as long as it takes. Coming and going
+//! costs it a few stores, and no system call is bounded because of it.
 #![forbid(unsafe_code)]
 
 use crate::arch::prefetch;
