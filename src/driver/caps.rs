@@ -225,8 +225,8 @@ fn is_hidden(method: WakeMethod) -> bool {
     }
 }
 
-/// Makes an experiment with a ring. Some time after a ring has gone, the kernel takes its traces off
-/// the thread that used it, and for that interrupts what the thread waits in: a `recv` with a
+/// Makes an experiment with a ring. Some time after a ring has gone, the kernel takes its traces
+/// off the thread that used it, and for that interrupts what the thread waits in: a `recv` with a
 /// timeout, say, then fails with `EINTR`. So the thread goes first.
 fn on_a_thread_of_its_own<T: Send>(f: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     std::thread::scope(|scope| {
