@@ -2,4 +2,5 @@
 
 #[expect(unsafe_code, reason = "FromRawFd has an unsafe method")]
 mod fd;
+pub mod linux;
 pub mod unix;
