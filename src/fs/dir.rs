@@ -8,7 +8,7 @@ use std::ffi::{CStr, OsStr, OsString};
 use std::fmt;
 use std::io;
 use std::iter::FusedIterator;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::DirEntryExt;
 use std::path::{Path, PathBuf};
@@ -83,10 +83,13 @@ fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
 
 /// Opens a directory for its records. `dir` and `follow` say where to look and whether the last
 /// part may be a symbolic link.
-pub(super) fn open_dir(dir: Option<&OwnedFd>, path: &CStr, follow: bool) -> io::Result<OwnedFd> {
+pub(super) fn open_dir(
+    dir: Option<BorrowedFd<'_>>,
+    path: &CStr,
+    follow: bool,
+) -> io::Result<OwnedFd> {
     let follow = if follow { 0 } else { libc::O_NOFOLLOW };
     let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC | follow;
-    let dir = dir.map(AsFd::as_fd);
     retry(|| submit_fd(Op::OpenAt { dir, path, flags, mode: 0 }))
 }
 
@@ -107,20 +110,28 @@ pub(super) fn open_dir(dir: Option<&OwnedFd>, path: &CStr, follow: bool) -> io::
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn read_dir<P: AsRef<Path>>(path: P) -> io::Result<ReadDir> {
-    let root = path.as_ref().to_path_buf();
-    let fd = Detach::new(with_cstr(&root, |path| open_dir(None, path, true))?);
-    Ok(ReadDir { dir: Arc::new(Dir { root, fd }), records: Records::new(), ended: false })
+    read_dir_at(None, path.as_ref(), path.as_ref().to_path_buf())
+}
+
+/// As [`read_dir`], of `path` relative to a directory; the entries' paths begin with `root`.
+pub(super) fn read_dir_at(
+    dir: Option<BorrowedFd<'_>>,
+    path: &Path,
+    root: PathBuf,
+) -> io::Result<ReadDir> {
+    let fd = Detach::new(with_cstr(path, |path| open_dir(dir, path, true))?);
+    Ok(ReadDir { dir: Arc::new(Listed { root, fd }), records: Records::new(), ended: false })
 }
 
 /// The directory that an iterator reads and its entries come from.
-struct Dir {
+struct Listed {
     root: PathBuf,
     fd: Detach<OwnedFd>,
 }
 
 /// Iterator over the entries in a directory; see [`read_dir`].
 pub struct ReadDir {
-    dir: Arc<Dir>,
+    dir: Arc<Listed>,
     records: Records,
     ended: bool,
 }
@@ -160,7 +171,7 @@ impl fmt::Debug for ReadDir {
 /// The inode number is reached through [`std::os::unix::fs::DirEntryExt`]. An entry keeps the
 /// directory open.
 pub struct DirEntry {
-    dir: Arc<Dir>,
+    dir: Arc<Listed>,
     name: OsString,
     ino: u64,
     d_type: u8,

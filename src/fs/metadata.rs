@@ -6,6 +6,7 @@ use std::fs::Permissions;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 use crate::op::Op;
@@ -29,7 +30,7 @@ pub(super) fn of_fd(fd: BorrowedFd<'_>) -> io::Result<Metadata> {
 ///
 /// Returned by [`metadata`](super::metadata()), [`symlink_metadata`](super::symlink_metadata) and
 /// [`File::metadata`](super::File::metadata). The Unix details are reached through
-/// [`std::os::unix::fs::MetadataExt`], which this type implements.
+/// [`std::os::unix::fs::MetadataExt`], which this type implements, as it does Linux's.
 ///
 /// Differs from std in being a type of its own, since nobody else can make a
 /// [`std::fs::Metadata`]; its methods are the same.
@@ -59,6 +60,8 @@ pub struct Metadata {
     modified: Stamp,
     changed: Stamp,
     created: Option<Stamp>,
+    #[allow(deprecated, reason = "std's trait still gives a reference to one")]
+    pub(super) raw: OnceLock<Box<std::os::linux::raw::stat>>,
 }
 
 #[derive(Clone, Copy)]
@@ -103,6 +106,7 @@ impl Metadata {
             modified: Stamp::new(&x.stx_mtime),
             changed: Stamp::new(&x.stx_ctime),
             created: (x.stx_mask & libc::STATX_BTIME != 0).then(|| Stamp::new(&x.stx_btime)),
+            raw: OnceLock::new(),
         }
     }
 

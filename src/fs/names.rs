@@ -2,6 +2,7 @@
 
 use std::fs::Permissions;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
 use super::cstr::with_cstr;
@@ -66,7 +67,7 @@ pub fn exists<P: AsRef<Path>>(path: P) -> io::Result<bool> {
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn remove_file<P: AsRef<Path>>(path: P) -> io::Result<()> {
-    with_cstr(path.as_ref(), |path| submit(Op::UnlinkAt { dir: None, path, flags: 0 }).map(drop))
+    unlink_at(None, path.as_ref(), 0)
 }
 
 /// Removes an empty directory.
@@ -76,8 +77,12 @@ pub fn remove_file<P: AsRef<Path>>(path: P) -> io::Result<()> {
 /// [`NotADirectory`](io::ErrorKind::NotADirectory), [`NotFound`](io::ErrorKind::NotFound) and
 /// others of `rmdir`.
 pub fn remove_dir<P: AsRef<Path>>(path: P) -> io::Result<()> {
-    let flags = libc::AT_REMOVEDIR;
-    with_cstr(path.as_ref(), |path| submit(Op::UnlinkAt { dir: None, path, flags }).map(drop))
+    unlink_at(None, path.as_ref(), libc::AT_REMOVEDIR)
+}
+
+/// What both of these are, relative to a directory.
+pub(super) fn unlink_at(dir: Option<BorrowedFd<'_>>, path: &Path, flags: i32) -> io::Result<()> {
+    with_cstr(path, |path| submit(Op::UnlinkAt { dir, path, flags }).map(drop))
 }
 
 /// Renames a file or directory, in one step, replacing what `to` names.
@@ -97,9 +102,19 @@ pub fn remove_dir<P: AsRef<Path>>(path: P) -> io::Result<()> {
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn rename<P: AsRef<Path>, Q: AsRef<Path>>(from: P, to: Q) -> io::Result<()> {
-    with_cstr(from.as_ref(), |old| {
-        with_cstr(to.as_ref(), |new| {
-            submit(Op::RenameAt { old_dir: None, old, new_dir: None, new, flags: 0 }).map(drop)
+    rename_at(None, from.as_ref(), None, to.as_ref())
+}
+
+/// As [`rename`], each name relative to a directory.
+pub(super) fn rename_at(
+    old_dir: Option<BorrowedFd<'_>>,
+    old: &Path,
+    new_dir: Option<BorrowedFd<'_>>,
+    new: &Path,
+) -> io::Result<()> {
+    with_cstr(old, |old| {
+        with_cstr(new, |new| {
+            submit(Op::RenameAt { old_dir, old, new_dir, new, flags: 0 }).map(drop)
         })
     })
 }
@@ -110,17 +125,38 @@ pub fn rename<P: AsRef<Path>, Q: AsRef<Path>>(from: P, to: Q) -> io::Result<()> 
 /// [`AlreadyExists`](io::ErrorKind::AlreadyExists),
 /// [`CrossesDevices`](io::ErrorKind::CrossesDevices) and others of `link`.
 pub fn hard_link<P: AsRef<Path>, Q: AsRef<Path>>(original: P, link: Q) -> io::Result<()> {
-    with_cstr(original.as_ref(), |old| {
-        with_cstr(link.as_ref(), |new| {
-            submit(Op::LinkAt { old_dir: None, old, new_dir: None, new, flags: 0 }).map(drop)
-        })
+    hard_link_at(None, original.as_ref(), None, link.as_ref())
+}
+
+/// As [`hard_link`], each name relative to a directory.
+pub(super) fn hard_link_at(
+    old_dir: Option<BorrowedFd<'_>>,
+    old: &Path,
+    new_dir: Option<BorrowedFd<'_>>,
+    new: &Path,
+) -> io::Result<()> {
+    with_cstr(old, |old| {
+        with_cstr(new, |new| submit(Op::LinkAt { old_dir, old, new_dir, new, flags: 0 }).map(drop))
     })
 }
 
-/// See [`crate::os::unix::fs::symlink`].
-pub(crate) fn make_symlink(original: &Path, link: &Path) -> io::Result<()> {
+/// Creates a symbolic link, as [`symlink`](crate::os::unix::fs::symlink) does.
+///
+/// # Errors
+/// As [`symlink`](crate::os::unix::fs::symlink).
+#[deprecated(note = "replaced with ramie::os::unix::fs::symlink")]
+pub fn soft_link<P: AsRef<Path>, Q: AsRef<Path>>(original: P, link: Q) -> io::Result<()> {
+    symlink_at(original.as_ref(), None, link.as_ref())
+}
+
+/// See [`crate::os::unix::fs::symlink`]; `link` is relative to a directory.
+pub(crate) fn symlink_at(
+    original: &Path,
+    dir: Option<BorrowedFd<'_>>,
+    link: &Path,
+) -> io::Result<()> {
     with_cstr(original, |target| {
-        with_cstr(link, |path| submit(Op::SymlinkAt { target, dir: None, path }).map(drop))
+        with_cstr(link, |path| submit(Op::SymlinkAt { target, dir, path }).map(drop))
     })
 }
 

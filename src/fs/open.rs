@@ -47,12 +47,17 @@ pub(super) struct Opened {
     pub(super) no_pipe: bool,
 }
 
-/// Opens `path` as the system call does, with the same waits.
-pub(super) fn open(path: &CStr, flags: i32, mode: u32) -> io::Result<Opened> {
-    let attempt = |flags| retry(|| submit_fd(Op::OpenAt { dir: None, path, flags, mode }));
+/// Opens `path`, relative to `dir` if there is one, as the system call does, with the same waits.
+pub(super) fn open(
+    dir: Option<BorrowedFd<'_>>,
+    path: &CStr,
+    flags: i32,
+    mode: u32,
+) -> io::Result<Opened> {
+    let attempt = |flags| retry(|| submit_fd(Op::OpenAt { dir, path, flags, mode }));
     match haste() {
         haste if haste != Haste::No && flags & NEVER_WAITS == 0 => {
-            open_in_haste(path, flags, mode, haste, attempt)
+            open_in_haste(dir, path, flags, mode, haste, attempt)
         }
         _ => attempt(flags).map(|fd| Opened { fd, no_pipe: false }),
     }
@@ -60,6 +65,7 @@ pub(super) fn open(path: &CStr, flags: i32, mode: u32) -> io::Result<Opened> {
 
 /// Opens with an `attempt` that may act as if it were given `O_NONBLOCK`.
 fn open_in_haste(
+    dir: Option<BorrowedFd<'_>>,
     path: &CStr,
     flags: i32,
     mode: u32,
@@ -71,7 +77,7 @@ fn open_in_haste(
         Ok(fd) => fd,
         // A FIFO without a reader, or a file whose lease its holder must give back first.
         Err(e) if matches!(e.raw_os_error(), Some(libc::ENXIO | libc::EWOULDBLOCK)) => {
-            let fd = waiting(|| retry(|| perform_fd(Op::OpenAt { dir: None, path, flags, mode })))?;
+            let fd = waiting(|| retry(|| perform_fd(Op::OpenAt { dir, path, flags, mode })))?;
             return Ok(Opened { fd, no_pipe: false });
         }
         Err(e) => return Err(e),
@@ -165,7 +171,8 @@ mod tests {
             }
             Ok(fd)
         };
-        open_in_haste(&path, flags, 0o600, Haste::Implied, attempt).map(|opened| opened.fd.into())
+        open_in_haste(None, &path, flags, 0o600, Haste::Implied, attempt)
+            .map(|opened| opened.fd.into())
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! [`OpenOptions`], and how a path becomes an open file.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -107,11 +108,16 @@ impl OpenOptions {
     /// A cancelled open opened nothing. A file that was open already when the request came is
     /// returned.
     pub fn open<P: AsRef<Path>>(&self, path: P) -> io::Result<File> {
+        self.open_at(None, path.as_ref())
+    }
+
+    /// As [`open`](OpenOptions::open), relative to a directory if there is one.
+    pub(super) fn open_at(&self, dir: Option<BorrowedFd<'_>>, path: &Path) -> io::Result<File> {
         let flags = libc::O_CLOEXEC
             | self.access_mode()?
             | self.creation_mode()?
             | (self.custom_flags & !libc::O_ACCMODE);
-        with_cstr(path.as_ref(), |path| open(path, flags, self.mode))
+        with_cstr(path, |path| open(dir, path, flags, self.mode))
             .map(|opened| File::opened(opened, flags))
     }
 

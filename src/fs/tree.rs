@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, CString};
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
@@ -144,7 +144,7 @@ pub fn remove_dir_all<P: AsRef<Path>>(path: P) -> io::Result<()> {
     if symlink_metadata(path)?.is_symlink() {
         return super::remove_file(path);
     }
-    with_cstr(path, remove_tree)
+    with_cstr(path, |path| remove_tree(None, path))
 }
 
 /// A directory that is being emptied.
@@ -164,27 +164,28 @@ enum Step {
     Empty,
 }
 
-/// Removes the directory `root` and what is below it. The stack of open directories is on the heap:
-/// a fiber's own stack is small and trees can be deep.
-fn remove_tree(root: &CStr) -> io::Result<()> {
-    let mut levels = vec![Level::open(None, root)?];
+/// Removes the directory `root`, which is relative to `dir` if there is one, and what is below it.
+/// The stack of open directories is on the heap: a fiber's own stack is small and trees can be
+/// deep.
+pub(super) fn remove_tree(dir: Option<BorrowedFd<'_>>, root: &CStr) -> io::Result<()> {
+    let mut levels = vec![Level::open(dir, root)?];
     while let Some(level) = levels.last_mut() {
         let name = match blocking(|| level.remove_files())? {
             Step::Again => continue,
             Step::Enter(name) => name,
             Step::Empty => {
                 let done = levels.pop().expect("the loop looked at the last level");
-                let parent = levels.last().map(|level| &level.fd);
+                let parent = levels.last().map(|level| level.fd.as_fd()).or(dir);
                 remove_at(parent, &done.name, libc::AT_REMOVEDIR)?;
                 continue;
             }
         };
-        match Level::open(Some(&level.fd), &name) {
+        match Level::open(Some(level.fd.as_fd()), &name) {
             Ok(below) => levels.push(below),
             Err(e) if e.kind() == ErrorKind::NotFound => {}
             // No directory, whatever the record said, or one that somebody replaced by a link.
             Err(e) if matches!(e.raw_os_error(), Some(libc::ENOTDIR | libc::ELOOP)) => {
-                remove_at(Some(&level.fd), &name, 0)?;
+                remove_at(Some(level.fd.as_fd()), &name, 0)?;
             }
             Err(e) => return Err(e),
         }
@@ -192,8 +193,8 @@ fn remove_tree(root: &CStr) -> io::Result<()> {
     Ok(())
 }
 
-fn remove_at(dir: Option<&OwnedFd>, path: &CStr, flags: i32) -> io::Result<()> {
-    unless_gone(submit(Op::UnlinkAt { dir: dir.map(AsFd::as_fd), path, flags }))
+fn remove_at(dir: Option<BorrowedFd<'_>>, path: &CStr, flags: i32) -> io::Result<()> {
+    unless_gone(submit(Op::UnlinkAt { dir, path, flags }))
 }
 
 fn unless_gone(result: io::Result<u32>) -> io::Result<()> {
@@ -204,7 +205,7 @@ fn unless_gone(result: io::Result<u32>) -> io::Result<()> {
 }
 
 impl Level {
-    fn open(dir: Option<&OwnedFd>, name: &CStr) -> io::Result<Self> {
+    fn open(dir: Option<BorrowedFd<'_>>, name: &CStr) -> io::Result<Self> {
         let fd = open_dir(dir, name, false)?;
         Ok(Level { fd, name: name.to_owned(), records: Records::new() })
     }

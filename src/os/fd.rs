@@ -15,6 +15,7 @@ macro_rules! from_raw_fd {
 }
 
 from_raw_fd!(
+    crate::fs::Dir,
     crate::fs::File,
     crate::io::PipeReader,
     crate::io::PipeWriter,

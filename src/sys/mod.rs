@@ -3,11 +3,13 @@
 pub(crate) mod caught;
 pub(crate) mod clock;
 pub(crate) mod datagrams;
+pub(crate) mod epoll;
 pub(crate) mod fifo;
 pub(crate) mod file;
 pub(crate) mod futex;
 pub(crate) mod mask;
 pub(crate) mod mem;
+pub(crate) mod membarrier;
 pub(crate) mod path;
 pub(crate) mod process;
 pub(crate) mod ring;
@@ -15,3 +17,4 @@ pub(crate) mod signal;
 pub(crate) mod slices;
 pub(crate) mod socket;
 pub(crate) mod thread_end;
+pub(crate) mod transfer;

@@ -2,8 +2,11 @@
 //!
 //! As in `file.rs`, each function is one call and returns `>= 0` or `-errno`.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, OsString};
+use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 
 use super::file::{answer, dir_fd};
 
@@ -21,6 +24,13 @@ pub(crate) fn statx(
 
 /// A `statx` record with nothing in it, to be filled.
 pub(crate) fn empty_statx() -> libc::statx {
+    // SAFETY: the record consists of integers, for which zero is a value.
+    unsafe { std::mem::zeroed() }
+}
+
+/// A record of `stat` with nothing in it, to be filled.
+#[allow(deprecated, reason = "a method that std has still needs it")]
+pub(crate) fn empty_raw_stat() -> std::os::linux::raw::stat {
     // SAFETY: the record consists of integers, for which zero is a value.
     unsafe { std::mem::zeroed() }
 }
@@ -69,6 +79,32 @@ pub(crate) fn linkat(
 pub(crate) fn symlinkat(target: &CStr, dir: Option<BorrowedFd<'_>>, path: &CStr) -> i32 {
     // SAFETY: both strings live for the whole call.
     answer(unsafe { libc::symlinkat(target.as_ptr(), dir_fd(dir), path.as_ptr()) } as isize)
+}
+
+/// What a symbolic link says: `readlinkat`, with as much room as it needs.
+pub(crate) fn readlinkat(dir: Option<BorrowedFd<'_>>, path: &CStr) -> io::Result<PathBuf> {
+    let mut target = Vec::with_capacity(256);
+    loop {
+        let room = target.spare_capacity_mut();
+        let (ptr, len) = (room.as_mut_ptr().cast(), room.len());
+        // SAFETY: the path lives for the whole call, and the memory is ours to write.
+        let n = unsafe { libc::readlinkat(dir_fd(dir), path.as_ptr(), ptr, len) };
+        let n = usize::try_from(n).map_err(|_| io::Error::last_os_error())?;
+        if n < len {
+            // SAFETY: the kernel has written so many bytes.
+            unsafe { target.set_len(n) };
+            target.shrink_to_fit();
+            return Ok(OsString::from_vec(target).into());
+        }
+        // There may be more.
+        target.reserve(2 * len);
+    }
+}
+
+/// `fchmodat`, following symbolic links.
+pub(crate) fn fchmodat(dir: Option<BorrowedFd<'_>>, path: &CStr, mode: u32) -> i32 {
+    // SAFETY: the path lives for the whole call.
+    answer(unsafe { libc::fchmodat(dir_fd(dir), path.as_ptr(), mode as libc::mode_t, 0) } as isize)
 }
 
 /// `getdents64`: fills `buf` with directory records and returns their total length, 0 at the end.

@@ -13,7 +13,7 @@ pub use std::os::unix::fs::{
     chroot,
 };
 
-use crate::fs::make_symlink;
+use crate::fs::symlink_at;
 use crate::sched::blocking;
 
 /// Creates a symbolic link at `link` that says `original`.
@@ -31,7 +31,7 @@ use crate::sched::blocking;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn symlink<P: AsRef<Path>, Q: AsRef<Path>>(original: P, link: Q) -> io::Result<()> {
-    make_symlink(original.as_ref(), link.as_ref())
+    symlink_at(original.as_ref(), None, link.as_ref())
 }
 
 /// Changes the owner and the group of `dir`, following links; `None` leaves one as it is.
