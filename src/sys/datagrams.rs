@@ -43,8 +43,8 @@ pub(crate) fn recvmmsg(
         })
         .collect();
     let flags = flags | libc::MSG_WAITFORONE;
-    // SAFETY: each message points to one buffer and one address, all borrowed for the whole call and
-    // ours to write; there are `count` messages.
+    // SAFETY: each message points to one buffer and one address, all borrowed for the whole call
+    // and ours to write; there are `count` messages.
     let result = answer(unsafe {
         libc::recvmmsg(
             fd.as_raw_fd(),
