@@ -5,6 +5,7 @@ pub(crate) mod clock;
 pub(crate) mod fifo;
 pub(crate) mod file;
 pub(crate) mod futex;
+pub(crate) mod inotify;
 pub(crate) mod mask;
 pub(crate) mod mem;
 pub(crate) mod path;
