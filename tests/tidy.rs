@@ -39,7 +39,7 @@ const LAYERS: &[&[&str]] = &[
     &["driver"],
     &["sched"],
     &["cancel", "fs", "os", "net", "time", "sync", "io", "process", "signal", "watch"],
-    &["fiber", "local", "runtime", "scope", "select", "future", "testing", "loom_models"],
+    &["fiber", "local", "probe", "runtime", "scope", "select", "future", "testing", "loom_models"],
 ];
 
 // The words are in pieces so that this file does not complain of itself.

@@ -3,16 +3,35 @@
 
 use super::wake::WakeMethod;
 use crate::op::Op;
+pub(crate) use crate::sys::mask::Version;
 use crate::sys::mask::{self, Cap};
 use io_uring::{Probe, Submitter, opcode};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The opcodes that a ring supports, one bit each.
+/// The opcodes that a driver supports, one bit each.
 #[derive(Debug, Default)]
 pub(crate) struct Caps {
     opcodes: [u64; 4],
+    /// The driver waits for readiness, which files do not have.
+    readiness_only: bool,
 }
+
+/// What waits for somebody else: all that epoll can help with.
+const READINESS: [u8; 12] = [
+    opcode::Nop::CODE,
+    opcode::Read::CODE,
+    opcode::Write::CODE,
+    opcode::Readv::CODE,
+    opcode::Writev::CODE,
+    opcode::PollAdd::CODE,
+    opcode::Accept::CODE,
+    opcode::Connect::CODE,
+    opcode::Send::CODE,
+    opcode::Recv::CODE,
+    opcode::SendMsg::CODE,
+    opcode::RecvMsg::CODE,
+];
 
 impl Caps {
     /// Asks the kernel.
@@ -27,6 +46,22 @@ impl Caps {
             }
         }
         Arc::new(caps)
+    }
+
+    /// Those of a driver that waits for readiness.
+    pub(crate) fn of_poll() -> Arc<Self> {
+        let mut caps = Self { readiness_only: true, ..Self::default() };
+        for code in READINESS {
+            caps.opcodes[usize::from(code) / 64] |= 1 << (code % 64);
+        }
+        Arc::new(caps)
+    }
+
+    /// Whether what cannot be waited for, such as a file, has to go to the blocking pool; and the
+    /// driver may hand other ops back, too.
+    #[inline]
+    pub(crate) fn readiness_only(&self) -> bool {
+        self.readiness_only
     }
 
     /// What a ring must be able to do: whatever may have to wait for somebody else, which on the
@@ -57,10 +92,16 @@ impl Caps {
         self.has(opcode::OpenAt::CODE)
     }
 
-    /// Whether a receive can be told to wait before its first attempt, which came with `socket`.
+    /// Whether pages are moved between descriptors without a thread of ours.
+    pub(crate) fn splices(&self) -> bool {
+        self.has(opcode::Splice::CODE)
+    }
+
+    /// Whether a receive can be told to wait before its first attempt. To rings this came with
+    /// `socket`.
     #[inline]
     pub(crate) fn polls_first(&self) -> bool {
-        self.has(opcode::Socket::CODE)
+        self.readiness_only || self.has(opcode::Socket::CODE)
     }
 
     #[inline]
@@ -86,6 +127,7 @@ impl Caps {
             Op::Recv { .. } => opcode::Recv::CODE,
             Op::SendMsg { .. } => opcode::SendMsg::CODE,
             Op::RecvMsg { .. } => opcode::RecvMsg::CODE,
+            Op::Splice { .. } => opcode::Splice::CODE,
             Op::Fsync { .. } => opcode::Fsync::CODE,
             Op::Ftruncate { .. } => opcode::Ftruncate::CODE,
             Op::Statx { .. } => opcode::Statx::CODE,
@@ -96,6 +138,65 @@ impl Caps {
             Op::SymlinkAt { .. } => opcode::SymlinkAt::CODE,
         })
     }
+}
+
+/// What a ring here is like.
+#[derive(Debug)]
+pub(crate) struct Ring {
+    /// The setup flags that it has.
+    pub(crate) flags: Vec<&'static str>,
+    pub(crate) lacks: Vec<Lack>,
+}
+
+/// Something that it has not, and what takes its place.
+#[derive(Debug)]
+pub(crate) struct Lack {
+    pub(crate) what: &'static str,
+    pub(crate) since: Version,
+    pub(crate) instead: &'static str,
+}
+
+/// Makes a ring and looks at it.
+pub(crate) fn ring() -> io::Result<Ring> {
+    let (caps, setup) = super::uring::look()?;
+    let mut ring = Ring { flags: setup.flags, lacks: Vec::new() };
+    for (cap, what, instead) in [
+        (Cap::IowqMaxWorkers, "a limit for the kernel's own I/O threads", "the kernel's limit"),
+        (Cap::SubmitAll, "batches that go on behind a bad entry", "more system calls"),
+        (Cap::DeferTaskrun, "completions when the worker asks for them", "interrupted workers"),
+        (Cap::NoSqArray, "a submission queue without an index", "a little more memory traffic"),
+        (
+            Cap::NoIowait,
+            "idle workers that do not count as waiting for a disk",
+            "they show as iowait",
+        ),
+    ] {
+        if setup.lacks.contains(&cap) {
+            ring.lacks.push(Lack { what, since: mask::since(cap), instead });
+        }
+    }
+    for (code, what) in [
+        (opcode::OpenAt::CODE, "opening files"),
+        (opcode::Statx::CODE, "metadata of files"),
+        (opcode::Fsync::CODE, "syncing files"),
+        (opcode::UnlinkAt::CODE, "removing files"),
+        (opcode::RenameAt::CODE, "renaming files"),
+        (opcode::MkDirAt::CODE, "making directories"),
+        (opcode::LinkAt::CODE, "making links"),
+        (opcode::SymlinkAt::CODE, "making symbolic links"),
+        (opcode::Ftruncate::CODE, "truncating files"),
+    ] {
+        if !caps.has(code) {
+            let (since, instead) = (mask::since_opcode(code), "a thread of the blocking pool");
+            ring.lacks.push(Lack { what, since, instead });
+        }
+    }
+    if is_hidden(WakeMethod::Futex) || !caps.has(opcode::FutexWait::CODE) {
+        let what = "sleeping on a futex in the ring";
+        ring.lacks.push(Lack { what, since: mask::since(Cap::Futex), instead: "an eventfd" });
+    }
+    ring.lacks.sort_by_key(|lack| lack.since);
+    Ok(ring)
 }
 
 /// Whether the variable that hides capabilities can be understood.

@@ -287,6 +287,12 @@ impl File {
         self.inner.habit()
     }
 
+    /// Somebody has moved the position in the kernel, perhaps through the ring.
+    pub(crate) fn moved(&self) {
+        self.habit().forget_position();
+        self.habit().set_ringed();
+    }
+
     /// The descriptor, for an op that goes to the ring in any case.
     pub(super) fn ring_fd(&self) -> BorrowedFd<'_> {
         self.habit().set_ringed();

@@ -112,8 +112,9 @@ impl File {
         Ok(self.is_fifo() && !fifo_has_data(self.as_fd())?)
     }
 
+    /// Whether this is a FIFO, and a ring would be asked to read it.
     #[inline]
-    fn is_fifo(&self) -> bool {
+    pub(crate) fn is_fifo(&self) -> bool {
         match self.fifo.load(Relaxed) {
             NO_FIFO => false,
             FIFO => !blocks_thread(),

@@ -1,4 +1,5 @@
 //! Waiting for descriptors of others.
+#![forbid(unsafe_code)]
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};

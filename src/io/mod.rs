@@ -13,17 +13,20 @@
 //! |---------------|-----------------------------------------------------------------------|
 //! | `pipe.rs`     | [`pipe`], [`PipeReader`], [`PipeWriter`]                              |
 //! | `async_fd.rs` | [`AsyncFd`]                                                           |
-#![forbid(unsafe_code)]
+//! | `copy/`       | [`copy`]                                                              |
 
 mod async_fd;
+mod copy;
 mod pipe;
 
 pub use async_fd::{AsyncFd, Interest, Ready};
+pub(crate) use copy::{Sink as CopySink, Source as CopySource};
+pub use copy::{copy, copy_counted};
 pub use pipe::{PipeReader, PipeWriter, pipe};
 
 #[doc(no_inline)]
 pub use std::io::{
     BufRead, BufReader, BufWriter, Bytes, Chain, Cursor, Empty, Error, ErrorKind, IntoInnerError,
     IoSlice, IoSliceMut, IsTerminal, LineWriter, Lines, Read, Repeat, Result, Seek, SeekFrom, Sink,
-    Split, Take, Write, WriterPanicked, copy, empty, prelude, read_to_string, repeat, sink,
+    Split, Take, Write, WriterPanicked, empty, prelude, read_to_string, repeat, sink,
 };

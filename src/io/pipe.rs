@@ -1,4 +1,5 @@
 //! Pipes without a name.
+#![forbid(unsafe_code)]
 
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};

@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use crate::op::decode::decode;
 use crate::op::{self, Habit, IOV_MAX, MAX_TRANSFER, Op};
-use crate::sched::{Detach, perform_fd, submit_fd_within, submit_within};
+use crate::sched::{Detach, connects_in_haste, perform_fd, submit_fd_within, submit_within};
 use crate::sys::file;
 use crate::sys::socket::{Incoming, Outgoing, SockAddr, take_error};
 
@@ -95,6 +96,14 @@ impl<S: Into<OwnedFd> + AsFd> Socket<S> {
     #[inline]
     fn is_nonblocking(&self) -> bool {
         self.modes.get().is_some_and(|modes| modes.nonblocking.load(Relaxed))
+    }
+
+    /// Whether a mode is set.
+    pub(super) fn has_modes(&self) -> bool {
+        self.modes.get().is_some_and(|modes| {
+            let timeouts = [&modes.read_timeout, &modes.write_timeout];
+            modes.nonblocking.load(Relaxed) || timeouts.iter().any(|way| way.load(Relaxed) != 0)
+        })
     }
 
     #[inline]
@@ -217,8 +226,24 @@ fn count(n: u32) -> usize {
     n as usize // a u32 fits into every usize Linux has
 }
 
-/// `connect`; the caller drops the socket if that fails.
+/// `connect` of a socket that nobody else has; the caller drops it if that fails.
 pub(super) fn connect(
+    fd: BorrowedFd<'_>,
+    addr: &SockAddr,
+    timeout: Option<Duration>,
+) -> io::Result<()> {
+    let hasty = connects_in_haste();
+    if hasty {
+        decode(file::set_nonblocking(fd, true))?;
+    }
+    connect_within(fd, addr, timeout)?;
+    if hasty {
+        decode(file::set_nonblocking(fd, false))?;
+    }
+    Ok(())
+}
+
+fn connect_within(
     fd: BorrowedFd<'_>,
     addr: &SockAddr,
     timeout: Option<Duration>,
@@ -258,6 +283,11 @@ impl<S: Into<OwnedFd> + fmt::Debug> fmt::Debug for Socket<S> {
 /// Reading from and writing to a stream.
 macro_rules! stream {
     ($name:ident) => {
+        super::socket::copies!(CopySource, $name);
+        super::socket::copies!(CopySource, &$name);
+        super::socket::copies!(CopySink, $name);
+        super::socket::copies!(CopySink, &$name);
+
         impl Read for &$name {
             #[inline]
             fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
@@ -311,6 +341,17 @@ macro_rules! stream {
             #[inline]
             fn flush(&mut self) -> io::Result<()> {
                 Ok(())
+            }
+        }
+    };
+}
+
+/// The kernel may copy from and to a stream, unless timeouts are to be obeyed.
+macro_rules! copies {
+    ($way:ident, $name:ty) => {
+        impl crate::io::$way for $name {
+            fn fd(&self) -> Option<BorrowedFd<'_>> {
+                Some(self.as_fd()).filter(|_| !self.0.has_modes())
             }
         }
     };
@@ -415,4 +456,4 @@ macro_rules! descriptor {
     };
 }
 
-pub(super) use {descriptor, stream, timeouts};
+pub(super) use {copies, descriptor, stream, timeouts};

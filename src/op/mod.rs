@@ -93,6 +93,8 @@ pub(crate) enum Op<'a> {
     SendMsg { fd: BorrowedFd<'a>, message: &'a Outgoing<'a>, flags: i32 },
     /// `recvmsg`.
     RecvMsg { fd: BorrowedFd<'a>, message: IncomingMut<'a>, flags: i32 },
+    /// `splice`: moves bytes between a pipe and something else, at its own position if it has one.
+    Splice { from: BorrowedFd<'a>, to: BorrowedFd<'a>, len: u32, flags: u32 },
     /// `fsync`, or `fdatasync` when `data_only`.
     Fsync { fd: BorrowedFd<'a>, data_only: bool },
     /// `ftruncate`.

@@ -7,7 +7,7 @@
 use std::mem::{ManuallyDrop, replace};
 
 use super::{AT_POSITION, Op};
-use crate::sys::{file, path, socket};
+use crate::sys::{file, path, socket, transfer};
 
 /// Performs `op` and returns what the kernel answered: `>= 0`, or `-errno`. Interrupted calls are
 /// not repeated. A performed `Close` becomes a `Nop`, so that its descriptor is closed once.
@@ -31,6 +31,7 @@ pub(crate) fn perform(op: &mut Op<'_>) -> i32 {
         Op::Recv { fd, buf, flags, .. } => socket::recv(*fd, buf, *flags),
         Op::SendMsg { fd, message, flags } => socket::sendmsg(*fd, message, *flags),
         Op::RecvMsg { fd, message, flags } => socket::recvmsg(*fd, message, *flags),
+        Op::Splice { from, to, len, flags } => transfer::splice(*from, *to, *len, *flags),
         Op::Fsync { fd, data_only } => file::fsync(*fd, *data_only),
         Op::Ftruncate { fd, len } => file::ftruncate(*fd, *len),
         Op::Statx { dir, path, flags, mask, out } => path::statx(*dir, path, *flags, *mask, out),

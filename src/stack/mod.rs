@@ -65,6 +65,29 @@ mod valgrind;
 pub(crate) use cache::Cache;
 pub(crate) use pool::{Pool, TRIM_QUIET};
 
+/// How stacks are guarded here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Guarding {
+    /// By markers in the page table, for many stacks at once.
+    Batches,
+    /// By the same markers, one by one.
+    Markers,
+    /// By mappings, whose number is limited.
+    Mappings,
+}
+
+/// Makes a stack to find out how it is guarded.
+pub(crate) fn guarding() -> io::Result<Guarding> {
+    let pool = Pool::get(0)?;
+    pool.free(pool.alloc()?);
+    Ok(match guard::GUARDS.method() {
+        guard::Method::Batched => Guarding::Batches,
+        guard::Method::Single => Guarding::Markers,
+        guard::Method::Protect => Guarding::Mappings,
+    })
+}
+
+use std::io;
 use std::ptr::NonNull;
 
 /// The high end of a slot: how the free lists name a stack they own.

@@ -21,7 +21,7 @@ use std::sync::OnceLock;
 const VARIABLE: &str = "RAMIE_CAPS";
 
 /// The first kernel that has something.
-type Version = (u16, u16);
+pub(crate) type Version = (u16, u16);
 
 /// What a kernel may lack apart from opcodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -243,6 +243,16 @@ fn mask() -> &'static Result<Mask, String> {
         Err(VarError::NotPresent) => Ok(NOTHING),
         Err(VarError::NotUnicode(text)) => Err(complaint(&text.to_string_lossy())),
     })
+}
+
+/// The first kernel whose rings know an opcode, as far as the table goes.
+pub(crate) fn since_opcode(code: u8) -> Version {
+    OPCODES.get(usize::from(code)).map_or((0, 0), |row| row.1)
+}
+
+/// The first kernel that has something.
+pub(crate) fn since(cap: Cap) -> Version {
+    CAPS.iter().find(|row| row.0 == cap).map_or((0, 0), |row| row.2)
 }
 
 /// Whether the variable can be understood; without this check it is ignored if not.

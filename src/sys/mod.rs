@@ -2,6 +2,7 @@
 
 pub(crate) mod caught;
 pub(crate) mod clock;
+pub(crate) mod epoll;
 pub(crate) mod fifo;
 pub(crate) mod file;
 pub(crate) mod futex;
@@ -15,3 +16,4 @@ pub(crate) mod signal;
 pub(crate) mod slices;
 pub(crate) mod socket;
 pub(crate) mod thread_end;
+pub(crate) mod transfer;

@@ -84,6 +84,9 @@ pub(super) fn encode(op: &mut Op<'_>) -> squeue::Entry {
         Op::RecvMsg { fd: f, message, flags } => {
             opcode::RecvMsg::new(fd(f), message.as_ptr()).flags(*flags as u32).build()
         }
+        Op::Splice { from, to, len, flags } => {
+            opcode::Splice::new(fd(from), -1, fd(to), -1, *len).flags(*flags).build()
+        }
         Op::Fsync { fd: f, data_only } => {
             let flags =
                 if *data_only { types::FsyncFlags::DATASYNC } else { types::FsyncFlags::empty() };

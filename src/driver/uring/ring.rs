@@ -55,6 +55,11 @@ impl Ring {
         unsafe { self.whole.as_ref() }.as_raw_fd()
     }
 
+    /// Whether it can wait without counting as waiting for a disk.
+    pub(super) fn no_iowait(&self) -> bool {
+        self.no_iowait
+    }
+
     pub(super) fn submitter(&self) -> &Submitter<'static> {
         &self.submitter
     }

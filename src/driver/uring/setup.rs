@@ -1,5 +1,6 @@
 //! Creating a ring: which flags, in which order they are given up, and what each refusal means.
 
+use super::MAX_ENTRIES;
 use super::ring::Ring;
 use crate::driver::Caps;
 use crate::sys::mask::{self, Cap};
@@ -10,7 +11,6 @@ use std::time::Duration;
 
 /// Completion queue entries per submission queue entry.
 const CQ_PER_SQ: u32 = 16;
-const MAX_ENTRIES: u32 = 32_768;
 
 /// The flags given up one after the other by kernels that do not know them.
 #[derive(Clone, Copy)]
@@ -40,23 +40,48 @@ const TIERS: [Flags; 5] = [
     Flags { no_sqarray: false, defer_taskrun: false, coop_taskrun: false, submit_all: false },
 ];
 
+/// What a ring was set up with.
+pub(crate) struct Setup {
+    pub(crate) flags: Vec<&'static str>,
+    /// Of what is optional.
+    pub(crate) lacks: Vec<Cap>,
+}
+
+/// Creates a ring, to look at it.
+pub(crate) fn look() -> io::Result<(Arc<Caps>, Setup)> {
+    let (ring, caps, flags) = create_with(8)?;
+    let mut setup = Setup { flags: Vec::new(), lacks: Vec::new() };
+    let mut note = |offered: bool, names: &[&'static str], cap: Cap| {
+        if offered {
+            setup.flags.extend(names);
+        } else {
+            setup.lacks.push(cap);
+        }
+    };
+    note(flags.submit_all, &["SUBMIT_ALL"], Cap::SubmitAll);
+    note(flags.defer_taskrun, &["SINGLE_ISSUER", "DEFER_TASKRUN"], Cap::DeferTaskrun);
+    note(flags.no_sqarray, &["NO_SQARRAY"], Cap::NoSqArray);
+    note(flags.coop_taskrun, &["COOP_TASKRUN"], Cap::CoopTaskrun);
+    note(ring.no_iowait(), &[], Cap::NoIowait);
+    note(limit_io_workers(&ring), &[], Cap::IowqMaxWorkers);
+    Ok((caps, setup))
+}
+
 /// Creates a ring for the calling thread and asks the kernel what it can do.
 pub(crate) fn create(entries: u32) -> io::Result<(Ring, Arc<Caps>)> {
-    if entries == 0 || entries > MAX_ENTRIES {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            format!("ring_entries must be between 1 and {MAX_ENTRIES}, not {entries}"),
-        ));
-    }
+    create_with(entries).map(|(ring, caps, _)| (ring, caps))
+}
+
+fn create_with(entries: u32) -> io::Result<(Ring, Arc<Caps>, Flags)> {
     if mask::hides(Cap::IoUring) {
         return Err(explain(&io::Error::from_raw_os_error(libc::ENOSYS)));
     }
     let mut tiers = TIERS.iter().filter(|flags| !flags.are_hidden()).peekable();
-    let ring = loop {
+    let (ring, flags) = loop {
         let flags = tiers.next().expect("the last tier's error is returned");
         match build(entries, flags) {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) && tiers.peek().is_some() => {}
-            result => break result.map_err(|error| explain(&error))?,
+            result => break (result.map_err(|error| explain(&error))?, *flags),
         }
     };
     let params = ring.params();
@@ -83,7 +108,7 @@ pub(crate) fn create(entries: u32) -> io::Result<(Ring, Arc<Caps>)> {
         return Err(too_old(&missing));
     }
     limit_io_workers(&ring);
-    Ok((ring, caps))
+    Ok((ring, caps, flags))
 }
 
 #[cold]
@@ -134,14 +159,14 @@ fn build(entries: u32, flags: &Flags) -> io::Result<IoUring> {
 }
 
 /// The kernel runs what it cannot do at once on threads of its own, by default up to the limit on
-/// processes. That many would swamp the machine.
-fn limit_io_workers(ring: &Ring) {
+/// processes. That many would swamp the machine. `false` where that cannot be changed.
+fn limit_io_workers(ring: &Ring) -> bool {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from) as u32;
     let mut limits = [(4 * cpus).max(8), 64];
     if mask::hides(Cap::IowqMaxWorkers) {
-        return; // as before Linux 5.15: the kernel's own limits hold
+        return false; // as before Linux 5.15: the kernel's own limits hold
     }
-    _ = ring.submitter().register_iowq_max_workers(&mut limits);
+    ring.submitter().register_iowq_max_workers(&mut limits).is_ok()
 }
 
 /// Says what a refused ring means and what to do about it.
