@@ -202,7 +202,8 @@ contract! {
         fs::write(at("c/d/e/g"), "y").unwrap();
         assert_eq!(told(&watcher), [(CloseWrite, "g".into())]);
         fs::remove_dir_all(at("c")).unwrap();
-        let gone: BTreeSet<_> = all(&watcher).into_iter().map(|e| (e.kind == Delete, e.path)).collect();
+        let gone = all(&watcher).into_iter().map(|e| (e.kind == Delete, e.path));
+        let gone: BTreeSet<_> = gone.collect();
         assert_eq!(gone, expected.into_iter().map(|path| (true, path)).collect());
         // The same name once more is another directory.
         fs::create_dir(at("c")).unwrap();
@@ -279,7 +280,8 @@ contract! {
             all(&watcher).into_iter().filter(|e| e.kind == Create).map(|e| e.value).collect()
         };
         fs::create_dir_all(sub.join("new/er")).unwrap();
-        let mut told: Vec<_> = all(&watcher).into_iter().map(|e| (e.value.unwrap(), e.path)).collect();
+        let told = all(&watcher).into_iter().map(|e| (e.value.unwrap(), e.path));
+        let mut told: Vec<_> = told.collect();
         told.sort();
         let (new, newer) = (sub.join("new"), sub.join("new/er"));
         let twice = |who| [(who, new.clone()), (who, newer.clone())];
@@ -426,7 +428,7 @@ fn an_overflow_is_reported() {
     });
 }
 
-/// Whatever happens while nobody and while somebody reads: in the end the events tell what is there.
+/// Whatever happens while nobody reads, or somebody does: in the end the events tell what is there.
 #[test]
 fn the_events_of_a_tree_add_up() {
     let _watchdog = common::watch::dog();

@@ -9,7 +9,7 @@ pub struct Event<V> {
     pub kind: EventKind,
     /// To what: the path that was added, or one below it. Empty for [`EventKind::Overflow`].
     pub path: PathBuf,
-    /// The value that was added with the path. `None` for [`EventKind::Overflow`], which is nobody's.
+    /// The value that was added with the path; `None` for [`EventKind::Overflow`].
     pub value: Option<V>,
 }
 

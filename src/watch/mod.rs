@@ -133,8 +133,8 @@ impl<V> Watcher<V> {
     /// # Errors
     /// [`InvalidInput`](io::ErrorKind::InvalidInput) if the path does not end in a name,
     /// [`NotFound`](io::ErrorKind::NotFound) and others for its directory,
-    /// [`StorageFull`](io::ErrorKind::StorageFull) if the system's limit of watches is reached. What
-    /// was watched before still is.
+    /// [`StorageFull`](io::ErrorKind::StorageFull) if the system's limit of watches is reached.
+    /// What was watched before still is.
     ///
     /// # Cancellation
     /// Once begun, it is waited for.
@@ -155,8 +155,8 @@ impl<V> Watcher<V> {
     /// # Errors
     /// [`NotFound`](io::ErrorKind::NotFound), [`NotADirectory`](io::ErrorKind::NotADirectory),
     /// [`PermissionDenied`](io::ErrorKind::PermissionDenied) also for a directory somewhere below,
-    /// [`StorageFull`](io::ErrorKind::StorageFull) if the system's limit of watches is reached. What
-    /// was watched before still is.
+    /// [`StorageFull`](io::ErrorKind::StorageFull) if the system's limit of watches is reached.
+    /// What was watched before still is.
     ///
     /// # Cancellation
     /// Once begun, it is waited for.
@@ -298,16 +298,20 @@ fn read_within(
     buf: &mut [u8],
     timeout: Option<Duration>,
 ) -> io::Result<Option<usize>> {
-    if let Some(timeout) = timeout.filter(|_| blocks_thread()) {
-        match inotify::readable_within(fd, timeout) {
-            Ok(true) => {}
-            Ok(false) => return Ok(None),
+    let mut timeout = timeout;
+    if let Some(time) = timeout {
+        // What is there is read however little time there is.
+        let look = if blocks_thread() { time } else { Duration::ZERO };
+        match inotify::readable_within(fd, look) {
+            Ok(true) => timeout = None,
+            Ok(false) if look == time => return Ok(None),
+            Ok(false) => {}
             Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(Some(0)),
             Err(e) => return Err(e),
         }
     }
     let op = Op::Read { fd, buf, offset: AT_POSITION, habit: None, nowait: false };
-    let result = match timeout.filter(|_| !blocks_thread()) {
+    let result = match timeout {
         Some(timeout) => submit_within(op, Some(timeout)),
         None => Some(submit(op)),
     };
