@@ -82,10 +82,9 @@ impl Tail {
             self.print(index, out)?;
         }
         match kind {
-            EventKind::Ended => Err(io::Error::other(format!(
-                "{}: its directory is gone",
-                self.path.display()
-            ))),
+            EventKind::Ended => {
+                Err(io::Error::other(format!("{}: its directory is gone", self.path.display())))
+            }
             _ => Ok(()),
         }
     }
@@ -137,7 +136,8 @@ fn last_lines(file: &File, mut lines: usize) -> io::Result<u64> {
         let start = (end - 1) / 4096 * 4096;
         let bytes = &mut block[..(end - start) as usize];
         file.read_exact_at(bytes, start)?;
-        for (next, _) in (start + 1..).zip(&*bytes).filter(|(_, byte)| **byte == b'\n').rev() {
+        for (index, _) in bytes.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n') {
+            let next = start + index as u64 + 1;
             lines -= usize::from(next < len); // the last one ends a line, and begins none
             if lines == 0 {
                 return Ok(next);
