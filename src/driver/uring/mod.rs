@@ -12,7 +12,6 @@
 
 use super::{Caps, Config, SleepWord, Wait, Waker};
 use crate::arch::prefetch;
-use crate::coro::header::Waiting;
 use crate::coro::pending::PendingList;
 use crate::coro::{FiberList, PendingPtr};
 use crate::op::perform;
@@ -324,9 +323,7 @@ impl Uring {
     #[inline]
     fn complete(&mut self, op: PendingPtr, ready: &FiberList) {
         self.in_flight -= 1;
-        let fiber = op.fiber();
-        fiber.header().waiting.set(Waiting::Nothing);
-        ready.push(fiber);
+        op.complete(ready);
     }
 
     pub(super) fn cancel(&mut self, op: PendingPtr) {
