@@ -44,7 +44,8 @@
 //! [`spawn_local`] starts a fiber on the calling worker and wants nothing to be `Send`; [`Builder`]
 //! gives a fiber a name, a stack size, or a certain worker.
 //!
-//! If the kernel refuses io_uring, building fails with an error that says why and what to do.
+//! Where the system refuses io_uring, as many containers do, a runtime does the same by epoll and a
+//! few threads, and a warning says why and what to do; see [`DriverKind`].
 //!
 //! # Files
 //! [`fs`] is [`std::fs`] with the same names, signatures and errors, and a few extras. Its
@@ -190,7 +191,7 @@ mod scope;
 mod select;
 
 pub use cancel::is_cancelled;
-pub use driver::WakeMethod;
+pub use driver::{DriverKind, WakeMethod};
 pub use fiber::{
     Builder, Fiber, FiberId, JoinHandle, current, is_fiber, no_suspend, park, park_timeout, spawn,
     spawn_local, stack_remaining, unblock, yield_now,

@@ -3,7 +3,7 @@
 
 use crate::arch;
 use crate::coro::spans::{self, Spans};
-use crate::driver::{WakeMethod, caps};
+use crate::driver::{self, DriverKind, WakeMethod, caps};
 use crate::fiber::{JoinHandle, create, spawn_external};
 use crate::future::block_on;
 use crate::sched::{Config, Shared, Worker, current, shutdown};
@@ -41,6 +41,7 @@ pub struct RuntimeBuilder {
     blocking_threads: usize,
     spin: Duration,
     patience: Duration,
+    driver: DriverKind,
     wake: Option<WakeMethod>,
     thread_name: String,
     inline: bool,
@@ -55,6 +56,7 @@ impl RuntimeBuilder {
             blocking_threads: DEFAULT_BLOCKING_THREADS,
             spin: DEFAULT_SPIN,
             patience: DEFAULT_PATIENCE,
+            driver: DriverKind::Auto,
             wake: None,
             thread_name: "ramie".into(),
             inline: true,
@@ -104,8 +106,25 @@ impl RuntimeBuilder {
         self
     }
 
-    /// How sleeping workers are woken. By default, the first of the [`WakeMethod`]s, in the order
-    /// of their declaration, that proves to work here.
+    /// How operations reach the kernel. By default as [`DriverKind::Auto`] says: by io_uring, or in
+    /// another way where that is refused, or as the environment variable `RAMIE_DRIVER` wants it.
+    ///
+    /// # Examples
+    /// ```
+    /// use ramie::{DriverKind, Runtime};
+    ///
+    /// let runtime = Runtime::builder().driver(DriverKind::Poll).build()?;
+    /// let text = runtime.run(|| ramie::fs::read_to_string("Cargo.toml"))?;
+    /// assert!(text.contains("ramie"));
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn driver(mut self, kind: DriverKind) -> Self {
+        self.driver = kind;
+        self
+    }
+
+    /// How sleeping workers are woken that use io_uring. By default, the first of the
+    /// [`WakeMethod`]s, in the order of their declaration, that proves to work here.
     pub fn wake(mut self, method: WakeMethod) -> Self {
         self.wake = Some(method);
         self
@@ -128,9 +147,10 @@ impl RuntimeBuilder {
     /// Builds the runtime. The calling thread becomes its worker 0.
     ///
     /// # Errors
-    /// If the kernel refuses io_uring (the error says why and what to do), if there is no memory or
-    /// no descriptor left, if a number is out of range, if the thread has a shadow stack (which
-    /// does not follow a switch), and on a fiber.
+    /// If the kernel refuses io_uring and nothing else is allowed (the error says why and what to
+    /// do), if `RAMIE_DRIVER` holds no driver's name, if there is no memory or no descriptor left,
+    /// if a number is out of range, if the thread has a shadow stack (which does not follow a
+    /// switch), and on a fiber.
     pub fn build(self) -> io::Result<Runtime> {
         if current::worker().is_some() {
             return Err(io::Error::other(
@@ -170,22 +190,17 @@ impl RuntimeBuilder {
         overflow::set_describe(describe);
         overflow::install()?;
         let altstack = overflow::ensure_altstack()?;
-        let wake = match self.wake {
-            Some(method) => caps::wake_method(&[method])?,
-            None => {
-                caps::wake_method(&[WakeMethod::Futex, WakeMethod::MsgRing, WakeMethod::EventFd])?
-            }
-        };
+        let choice = driver::choose(self.driver, self.wake)?;
         let config = Config {
             workers,
             stack_bytes: self.stack_bytes,
-            ring_entries: self.ring_entries,
+            driver: driver::Config { ring_entries: self.ring_entries, choice },
             blocking_threads: self.blocking_threads,
             spin: self.spin,
             thread_name: self.thread_name,
             inline: self.inline,
         };
-        let shared = Shared::new(config, wake)?;
+        let shared = Shared::new(config)?;
         let worker = Rc::new(Worker::new(Arc::clone(&shared), 0)?);
         Ok(Runtime {
             worker,

@@ -9,11 +9,29 @@ use io_uring::{Probe, Submitter, opcode};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The opcodes that a ring supports, one bit each.
+/// The opcodes that a driver supports, one bit each.
 #[derive(Debug, Default)]
 pub(crate) struct Caps {
     opcodes: [u64; 4],
+    /// The driver waits for readiness, which files do not have.
+    readiness_only: bool,
 }
+
+/// What waits for somebody else: all that epoll can help with.
+const READINESS: [u8; 12] = [
+    opcode::Nop::CODE,
+    opcode::Read::CODE,
+    opcode::Write::CODE,
+    opcode::Readv::CODE,
+    opcode::Writev::CODE,
+    opcode::PollAdd::CODE,
+    opcode::Accept::CODE,
+    opcode::Connect::CODE,
+    opcode::Send::CODE,
+    opcode::Recv::CODE,
+    opcode::SendMsg::CODE,
+    opcode::RecvMsg::CODE,
+];
 
 impl Caps {
     /// Asks the kernel.
@@ -28,6 +46,22 @@ impl Caps {
             }
         }
         Arc::new(caps)
+    }
+
+    /// Those of a driver that waits for readiness.
+    pub(crate) fn of_poll() -> Arc<Self> {
+        let mut caps = Self { readiness_only: true, ..Self::default() };
+        for code in READINESS {
+            caps.opcodes[usize::from(code) / 64] |= 1 << (code % 64);
+        }
+        Arc::new(caps)
+    }
+
+    /// Whether what cannot be waited for, such as a file, has to go to the blocking pool; and the
+    /// driver may hand other ops back, too.
+    #[inline]
+    pub(crate) fn readiness_only(&self) -> bool {
+        self.readiness_only
     }
 
     /// What a ring must be able to do: whatever may have to wait for somebody else, which on the
@@ -63,10 +97,11 @@ impl Caps {
         self.has(opcode::Splice::CODE)
     }
 
-    /// Whether a receive can be told to wait before its first attempt, which came with `socket`.
+    /// Whether a receive can be told to wait before its first attempt. To rings this came with
+    /// `socket`.
     #[inline]
     pub(crate) fn polls_first(&self) -> bool {
-        self.has(opcode::Socket::CODE)
+        self.readiness_only || self.has(opcode::Socket::CODE)
     }
 
     #[inline]

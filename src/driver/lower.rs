@@ -1,7 +1,7 @@
 //! Which way an op takes: the only place that knows.
 //!
-//! The ring is the path. What can be done at once is done on the spot where that is cheaper, by a
-//! system call that cannot wait for a disk or for somebody else:
+//! The driver is the path: with io_uring, the ring. What can be done at once is done on the spot
+//! where that is cheaper, by a system call that cannot wait for a disk or for somebody else:
 //!
 //! | op                        | the call                  | otherwise                             |
 //! |---------------------------|---------------------------|---------------------------------------|
@@ -54,6 +54,27 @@ pub(crate) fn route(op: &Op<'_>, caps: &Caps) -> Route {
     }
 }
 
+/// Whether the driver must not see an op that it could route: it waits for readiness only, and the
+/// op is on a file, which is always ready and makes its callers wait all the same.
+#[inline]
+pub(crate) fn is_stored(op: &Op<'_>) -> bool {
+    let (fd, habit) = match op {
+        Op::Read { fd, habit, .. }
+        | Op::ReadUninit { fd, habit, .. }
+        | Op::Write { fd, habit, .. } => (fd, *habit),
+        Op::ReadVectored { fd, .. } | Op::WriteVectored { fd, .. } => (fd, None),
+        _ => return false,
+    };
+    if let Some(known) = habit.and_then(Habit::is_stored) {
+        return known;
+    }
+    let stored = file::what(*fd).is_some_and(|what| what.stored);
+    if let Some(habit) = habit {
+        habit.set_stored(stored);
+    }
+    stored
+}
+
 /// The longest transfer that is made on the spot: 45 us of copying.
 const MAX_BYTES: usize = 1 << 20;
 /// Units of work between two yields.
@@ -73,6 +94,8 @@ const PAGE: u64 = 4096;
 #[derive(Debug)]
 pub(crate) struct Inline {
     enabled: bool,
+    /// With so many others in line a read is left to the driver.
+    crowd: usize,
     /// Units until the next yield.
     left: Cell<u32>,
     /// Refusals in a row, and attempts to leave out because of them.
@@ -81,8 +104,15 @@ pub(crate) struct Inline {
 }
 
 impl Inline {
-    pub(crate) fn new(enabled: bool) -> Self {
-        Self { enabled, left: Cell::new(BUDGET), refusals: Cell::new(0), skip: Cell::new(0) }
+    pub(crate) fn new(enabled: bool, caps: &Caps) -> Self {
+        Self {
+            enabled,
+            // A driver that makes the same call gains nothing.
+            crowd: if caps.readiness_only() { usize::MAX } else { CROWD },
+            left: Cell::new(BUDGET),
+            refusals: Cell::new(0),
+            skip: Cell::new(0),
+        }
     }
 
     #[inline]
@@ -167,7 +197,7 @@ pub(crate) fn attempt(op: &mut Op<'_>, inline: &Inline, crowd: usize) -> Option<
             Some(Attempt::Done(perform(op)))
         }
         Way::Try | Way::Cached if !inline.skips() => {
-            if crowd >= CROWD {
+            if crowd >= inline.crowd {
                 set_nowait(op, true);
                 return None;
             }

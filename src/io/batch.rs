@@ -161,6 +161,7 @@ impl<'env> Batch<'_, 'env> {
     /// # Errors
     /// If the calling fiber is asked to end, or a deadline has come that it is under. The errors of
     /// operations are in their results.
+    #[expect(clippy::should_implement_trait, reason = "the wait itself may fail, and go on")]
     pub fn next(&mut self) -> io::Result<Option<Done<'env>>> {
         self.next_until(None)
     }

@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use crate::op::decode::decode;
 use crate::op::{self, Habit, IOV_MAX, MAX_TRANSFER, Op};
-use crate::sched::{Detach, perform_fd, submit_fd_within, submit_within};
+use crate::sched::{Detach, connects_in_haste, perform_fd, submit_fd_within, submit_within};
 use crate::sys::file;
 use crate::sys::socket::{Incoming, Outgoing, SockAddr, take_error};
 
@@ -225,8 +226,24 @@ fn count(n: u32) -> usize {
     n as usize // a u32 fits into every usize Linux has
 }
 
-/// `connect`; the caller drops the socket if that fails.
+/// `connect` of a socket that nobody else has; the caller drops it if that fails.
 pub(super) fn connect(
+    fd: BorrowedFd<'_>,
+    addr: &SockAddr,
+    timeout: Option<Duration>,
+) -> io::Result<()> {
+    let hasty = connects_in_haste();
+    if hasty {
+        decode(file::set_nonblocking(fd, true))?;
+    }
+    connect_within(fd, addr, timeout)?;
+    if hasty {
+        decode(file::set_nonblocking(fd, false))?;
+    }
+    Ok(())
+}
+
+fn connect_within(
     fd: BorrowedFd<'_>,
     addr: &SockAddr,
     timeout: Option<Duration>,

@@ -40,11 +40,16 @@ pub(crate) struct Habit {
     writes: AtomicU8,
     /// An op on this file went to the ring, which may hold on to the file for a moment longer.
     ringed: AtomicBool,
+    /// Whether it has contents, as files have, rather than somebody at its other end; 0 if nobody
+    /// has asked.
+    stored: AtomicU8,
     /// Where the file's own position is believed to be; `UNKNOWN` if somebody else may move it.
     position: AtomicU64,
 }
 
 const UNKNOWN: u64 = u64::MAX;
+const STORED: u8 = 1;
+const STREAM: u8 = 2;
 
 impl Habit {
     /// A file of which nothing is known.
@@ -53,6 +58,7 @@ impl Habit {
             reads: AtomicU8::new(Way::Unknown as u8),
             writes: AtomicU8::new(Way::Unknown as u8),
             ringed: AtomicBool::new(false),
+            stored: AtomicU8::new(0),
             position: AtomicU64::new(UNKNOWN),
         }
     }
@@ -94,6 +100,19 @@ impl Habit {
         if !self.ringed.load(Relaxed) {
             self.ringed.store(true, Relaxed);
         }
+    }
+
+    /// Whether it has contents, which are always "ready", if that is known.
+    #[inline]
+    pub(crate) fn is_stored(&self) -> Option<bool> {
+        match self.stored.load(Relaxed) {
+            0 => None,
+            answer => Some(answer == STORED),
+        }
+    }
+
+    pub(crate) fn set_stored(&self, stored: bool) {
+        self.stored.store(if stored { STORED } else { STREAM }, Relaxed);
     }
 
     /// Whether `close` has nobody to ask and lets go of the file at once. The file systems that

@@ -12,6 +12,7 @@
 //! | `children.rs` | fibers with a parent                                                      |
 //! | `ends.rs`     | the end of a fiber, and who waits for it                                  |
 //! | `search.rs`   | an idle worker: looking for work, and sleeping when there is none         |
+//! | `steal.rs`    | whose fresh fibers an idle worker takes, and when                         |
 //! | `idle.rs`     | who is awake, sleeps, searches: the counters and their transitions        |
 //! | `fresh.rs`    | a worker's fresh fibers, which others may steal                           |
 //! | `joins.rs`    | joins whose second half nobody has begun                                  |
@@ -42,6 +43,7 @@ pub(crate) mod remote;
 pub(crate) mod search;
 pub(crate) mod shared;
 pub(crate) mod shutdown;
+mod steal;
 pub(crate) mod submit;
 pub(crate) mod timers;
 pub(crate) mod worker;
@@ -51,7 +53,7 @@ pub(crate) use detach::Detach;
 pub(crate) use remote::Remote;
 pub(crate) use shared::{Config, Shared};
 pub(crate) use submit::{
-    Haste, blocking, blocks_thread, close_detached, haste, splices, submit, submit_within, wait,
-    waiting, wake_waiter,
+    Haste, blocking, blocks_thread, close_detached, connects_in_haste, haste, splices, submit,
+    submit_within, wait, waiting, wake_waiter,
 };
 pub(crate) use worker::Worker;

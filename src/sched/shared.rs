@@ -10,7 +10,7 @@ use super::remote::Woken;
 use super::{Remote, Worker};
 use crate::coro::FiberPtr;
 use crate::coro::spans::foreign;
-use crate::driver::WakeMethod;
+use crate::driver;
 use crate::stack::Pool;
 use crossbeam_deque::Stealer;
 use std::collections::VecDeque;
@@ -24,7 +24,7 @@ use std::time::Duration;
 pub(crate) struct Config {
     pub(crate) workers: usize,
     pub(crate) stack_bytes: usize,
-    pub(crate) ring_entries: u32,
+    pub(crate) driver: driver::Config,
     pub(crate) blocking_threads: usize,
     pub(crate) spin: Duration,
     pub(crate) thread_name: String,
@@ -98,7 +98,6 @@ struct External {
 /// See the module's head.
 pub(crate) struct Shared {
     config: Config,
-    wake_method: WakeMethod,
     stacks: &'static Pool,
     seats: Box<[Seat]>,
     idle: Idle,
@@ -128,7 +127,7 @@ fn warn_not_started(worker: usize, error: &io::Error) {
 }
 
 impl Shared {
-    pub(crate) fn new(config: Config, wake_method: WakeMethod) -> io::Result<Arc<Self>> {
+    pub(crate) fn new(config: Config) -> io::Result<Arc<Self>> {
         let stacks = Pool::get(config.stack_bytes)?;
         let seats = (0..config.workers)
             .map(|_| Seat {
@@ -140,7 +139,6 @@ impl Shared {
             })
             .collect();
         Ok(Arc::new(Self {
-            wake_method,
             stacks,
             seats,
             idle: Idle::new(),
@@ -160,10 +158,6 @@ impl Shared {
 
     pub(crate) fn config(&self) -> &Config {
         &self.config
-    }
-
-    pub(crate) fn wake_method(&self) -> WakeMethod {
-        self.wake_method
     }
 
     pub(crate) fn workers(&self) -> usize {

@@ -7,6 +7,7 @@ use crate::coro::{
     AfterSwitch, FiberPtr, OnCancel, Pending, PendingPtr, Signal, Timer, TimerPtr, Wait, Waiter,
     park, spans, task, thread,
 };
+use crate::driver;
 use crate::driver::lower::{self, Attempt, Route};
 use crate::op::{Habit, Op, decode, perform};
 use crate::sys::clock;
@@ -61,7 +62,9 @@ pub(crate) fn submit(mut op: Op<'_>) -> io::Result<u32> {
             return blocking(|| decode::decode(perform::perform(&mut op)));
         }
     }
+    // Now: the worker may not be kept over a suspension.
     let polls_first = worker.caps().polls_first();
+    let readiness_only = worker.caps().readiness_only();
     let mut pending = Pending::new(op, fiber);
     let mut done = 0;
     if lower::may_attempt(pending.op(), worker.inline()) {
@@ -75,7 +78,11 @@ pub(crate) fn submit(mut op: Op<'_>) -> io::Result<u32> {
         habit.set_ringed();
     }
     lower::prepare(pending.op(), polls_first);
-    let result = through_driver(fiber, &pending);
+    let result = if readiness_only {
+        with_threads(fiber, &mut pending)
+    } else {
+        through_driver(fiber, &pending)
+    };
     if done != 0 {
         // What has been read is the answer. An error, or the report of a cancel request, is for the
         // next op.
@@ -125,6 +132,32 @@ pub(super) fn outcome(pending: &Pending<'_>) -> i32 {
         return -libc::ECANCELED;
     }
     result
+}
+
+/// As [`through_driver`], where the driver cannot do everything: files go to the blocking pool, and
+/// so does what the driver hands back.
+fn with_threads(fiber: FiberPtr, pending: &mut Pending<'_>) -> i32 {
+    if lower::is_stored(pending.op()) {
+        let worker = current::worker().expect("a fiber runs on a worker");
+        if worker.refuses(fiber) {
+            return -libc::ECANCELED;
+        }
+        let op = pending.op();
+        return blocking(|| perform::perform(op));
+    }
+    loop {
+        let result = through_driver(fiber, pending);
+        let op = pending.op();
+        match result {
+            driver::TO_POOL => return blocking(|| perform::perform(op)),
+            driver::TO_WAITERS => {
+                if let Some(result) = waiting(|| driver::perform_ready(op)) {
+                    return result;
+                }
+            }
+            result => return result,
+        }
+    }
 }
 
 /// Tries an op without waiting, after letting others run if it is their turn.
@@ -308,6 +341,11 @@ pub(crate) fn haste() -> Haste {
         Some((worker, _)) if worker.caps().opens_in_haste() => Haste::Implied,
         Some(_) => Haste::Needed,
     }
+}
+
+/// Whether a `Connect` submitted here only suspends with a socket that is in non-blocking mode.
+pub(crate) fn connects_in_haste() -> bool {
+    current::suspendable().is_some_and(|(worker, _)| worker.caps().readiness_only())
 }
 
 /// Whether a `Splice` submitted here takes none of our threads, or only the caller's own.

@@ -94,11 +94,7 @@ impl Worker {
     /// Makes worker `index` of a runtime, for the calling thread.
     pub(crate) fn new(shared: Arc<Shared>, index: usize) -> io::Result<Self> {
         let remote = shared.seat(index).remote();
-        let config = driver::Config {
-            ring_entries: shared.config().ring_entries,
-            wake: shared.wake_method(),
-        };
-        let driver = Driver::new(&config, &remote.sleep)?;
+        let driver = Driver::new(&shared.config().driver, &remote.sleep)?;
         remote.set_waker(driver.waker());
         let fresh = Fresh::new(shared.workers() > 1);
         shared.seat(index).take(fresh.stealer());
@@ -123,7 +119,7 @@ impl Worker {
             remote,
             caps: Arc::clone(driver.caps()),
             queued: Cell::new(0),
-            inline: Inline::new(shared.config().inline),
+            inline: Inline::new(shared.config().inline, driver.caps()),
             index,
             next_id: Cell::new(0),
             ids_end: Cell::new(0),
@@ -131,7 +127,7 @@ impl Worker {
             timers: RefCell::default(),
             stacks: RefCell::new(Cache::new(shared.stacks())),
             sanitize: UnsafeCell::new(sanitize::ThreadState::new()),
-            search: super::search::State::new(shared.workers()),
+            search: super::search::State::new(shared.config()),
             shared,
         })
     }
@@ -213,6 +209,9 @@ impl Worker {
     /// Queues a fresh fiber and tells nobody.
     #[inline]
     pub(super) fn queue_fresh(&self, fiber: FiberPtr) {
+        if self.shares && self.fresh.is_empty() {
+            bump(&self.remote.refills);
+        }
         self.fresh.push(fiber);
         self.fresh_hint.set(true);
     }
@@ -422,9 +421,12 @@ impl Worker {
                 }
             }
             let started = self.fresh_started.get();
-            if started >= FRESH_SHARED && self.shared.idle().somebody_searches() {
-                // Somebody is on the way to share these. Handing over what the started ones asked
-                // for costs time only if they asked for something, and then they may live long.
+            if started >= FRESH_SHARED
+                && self.queued.get() != 0
+                && self.shared.idle().somebody_searches()
+            {
+                // Somebody is on the way to share these. What the started ones asked for is handed
+                // over meanwhile: fibers that ask for something may live long.
                 return None;
             }
             if let Some(fiber) = self.fresh.pop() {

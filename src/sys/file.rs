@@ -96,12 +96,20 @@ pub(crate) fn is_nonblocking(fd: BorrowedFd<'_>) -> bool {
     flags >= 0 && flags & libc::O_NONBLOCK != 0
 }
 
+<<<<<<< HEAD
 /// Whether the descriptor may be read (`POLLIN`), or written to (`POLLOUT`). Never waits.
 pub(crate) fn is_open_for(fd: BorrowedFd<'_>, events: i16) -> bool {
     // SAFETY: no memory is passed; the descriptor is borrowed, hence open.
     let flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) };
     let other_way = if events & libc::POLLIN != 0 { libc::O_WRONLY } else { libc::O_RDONLY };
     flags >= 0 && flags & libc::O_ACCMODE != other_way
+=======
+/// Sets whether the descriptor is in non-blocking mode, for all who use the same open file.
+pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>, nonblocking: bool) -> i32 {
+    let on = libc::c_int::from(nonblocking);
+    // SAFETY: the number is alive during the call; the descriptor is borrowed, hence open.
+    answer(unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONBIO, &raw const on) } as isize)
+>>>>>>> e3eb84e218a2f846ae5b914723ded9da17d2f500
 }
 
 /// Whether this is a plain file in memory (tmpfs, `memfd_create`), which is what can have seals.
@@ -146,6 +154,12 @@ pub(crate) fn has_offsets(fd: BorrowedFd<'_>) -> bool {
     read(fd, &mut [], Some(0)) != -libc::ESPIPE
 }
 
+/// As [`write`], or `-EAGAIN` if the call would have to wait, and `-EOPNOTSUPP` if the file does
+/// not know this: `pwritev2` with `RWF_NOWAIT`.
+pub(crate) fn write_nowait(fd: BorrowedFd<'_>, buf: &[u8], offset: Option<u64>) -> i32 {
+    write_vectored_nowait(fd, &[IoSlice::new(buf)], offset)
+}
+
 /// `readv`, or `preadv` at an offset.
 pub(crate) fn read_vectored(
     fd: BorrowedFd<'_>,
@@ -174,6 +188,64 @@ pub(crate) fn write_vectored(fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>], offset: O
             None => libc::writev(fd, ptr, len),
             Some(offset) => libc::pwritev(fd, ptr, len, offset as libc::off_t),
         }
+    })
+}
+
+/// As [`read_vectored`], without waiting, as [`read_nowait`].
+pub(crate) fn read_vectored_nowait(
+    fd: BorrowedFd<'_>,
+    bufs: &mut SlicesMut<'_>,
+    offset: Option<u64>,
+) -> i32 {
+    let (fd, ptr, len) = (fd.as_raw_fd(), bufs.as_ptr(), bufs.len() as i32);
+    let offset = offset.map_or(-1, |offset| offset as libc::off_t); // -1: the file's own position
+    // SAFETY: as in `read_vectored`.
+    answer(unsafe { libc::preadv2(fd, ptr, len, offset, libc::RWF_NOWAIT) })
+}
+
+/// As [`write_vectored`], without waiting, as [`write_nowait`].
+pub(crate) fn write_vectored_nowait(
+    fd: BorrowedFd<'_>,
+    bufs: &[IoSlice<'_>],
+    offset: Option<u64>,
+) -> i32 {
+    let (fd, len) = (fd.as_raw_fd(), bufs.len().min(IOV_MAX) as i32);
+    let ptr = bufs.as_ptr().cast::<libc::iovec>();
+    let offset = offset.map_or(-1, |offset| offset as libc::off_t); // -1: the file's own position
+    // SAFETY: as in `write_vectored`.
+    answer(unsafe { libc::pwritev2(fd, ptr, len, offset, libc::RWF_NOWAIT) })
+}
+
+/// What a descriptor is, by what is known without asking a file system's server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct What {
+    /// A file, a directory or a block device: it has contents, which are always "ready".
+    pub(crate) stored: bool,
+    /// What distinguishes it from all others that are open: device and number.
+    pub(crate) identity: (u64, u64),
+    /// The mount that it was opened in, where the kernel tells.
+    pub(crate) mount: Option<u64>,
+}
+
+/// Asks what a descriptor is; `None` if it is none, or nobody may ask. Never waits.
+pub(crate) fn what(fd: BorrowedFd<'_>) -> Option<What> {
+    // SAFETY: the record consists of integers, for which zero is a value.
+    let mut statx: libc::statx = unsafe { std::mem::zeroed() };
+    let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC;
+    let mask = libc::STATX_TYPE | libc::STATX_INO | libc::STATX_MNT_ID;
+    // SAFETY: the path is a C string, and the record is ours to write for the whole call.
+    let ret = unsafe { libc::statx(fd.as_raw_fd(), c"".as_ptr(), flags, mask, &raw mut statx) };
+    if ret != 0 {
+        return None;
+    }
+    let kind = u32::from(statx.stx_mode) & libc::S_IFMT;
+    Some(What {
+        stored: matches!(kind, libc::S_IFREG | libc::S_IFDIR | libc::S_IFBLK),
+        identity: (
+            u64::from(statx.stx_dev_major) << 32 | u64::from(statx.stx_dev_minor),
+            statx.stx_ino,
+        ),
+        mount: (statx.stx_mask & libc::STATX_MNT_ID != 0).then_some(statx.stx_mnt_id),
     })
 }
 

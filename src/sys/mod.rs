@@ -2,6 +2,7 @@
 
 pub(crate) mod caught;
 pub(crate) mod clock;
+pub(crate) mod epoll;
 pub(crate) mod fifo;
 pub(crate) mod file;
 pub(crate) mod futex;

@@ -17,7 +17,7 @@ use std::ptr::NonNull;
 use std::time::Duration;
 
 use super::file::answer;
-use super::slices::IOV_MAX;
+use super::slices::{IOV_MAX, SlicesMut};
 
 const ADDR_BYTES: usize = size_of::<libc::sockaddr_storage>();
 /// Where the path of a `sockaddr_un` begins.
@@ -421,6 +421,46 @@ pub(crate) fn sendmsg(fd: BorrowedFd<'_>, message: &Outgoing<'_>, flags: i32) ->
 pub(crate) fn recvmsg(fd: BorrowedFd<'_>, message: &mut IncomingMut<'_>, flags: i32) -> i32 {
     // SAFETY: the message and all that it points to are borrowed mutably.
     answer(unsafe { libc::recvmsg(fd.as_raw_fd(), message.as_ptr(), flags) })
+}
+
+/// As [`recv`], into memory that need not be initialised; the first `result` bytes are afterwards.
+pub(crate) fn recv_uninit(fd: BorrowedFd<'_>, buf: &mut [MaybeUninit<u8>], flags: i32) -> i32 {
+    // SAFETY: `buf` is ours to write for the whole call, and the kernel does not read it.
+    answer(unsafe { libc::recv(fd.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), flags) })
+}
+
+/// Whether this is a socket. Never waits.
+pub(crate) fn is_socket(fd: BorrowedFd<'_>) -> bool {
+    option::<libc::c_int>(fd, libc::SOL_SOCKET, libc::SO_TYPE).is_ok()
+}
+
+/// `recvmsg` of bytes alone, into an array of buffers.
+pub(crate) fn recv_vectored(fd: BorrowedFd<'_>, bufs: &mut SlicesMut<'_>, flags: i32) -> i32 {
+    let mut header = empty_header();
+    header.msg_iov = bufs.as_ptr().cast_mut();
+    header.msg_iovlen = bufs.len() as _;
+    // SAFETY: a `SlicesMut` is the only way to its buffers while it lives, and it is borrowed
+    // mutably for the whole call.
+    answer(unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut header, flags) })
+}
+
+/// What the descriptor is ready for right now, of `events`, and errors and hang-ups: 0 if nothing;
+/// or `-errno`. Never waits.
+pub(crate) fn poll_now(fd: BorrowedFd<'_>, events: i16) -> i32 {
+    let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 };
+    // SAFETY: `poll` is the one record announced, ours to write for the whole call.
+    match answer(unsafe { libc::poll(&raw mut poll, 1, 0) } as isize) {
+        n if n < 0 => n,
+        _ => i32::from(poll.revents),
+    }
+}
+
+/// Takes the socket's pending error: 0, `-errno` of what went wrong, or of the question.
+pub(crate) fn pending_error(fd: BorrowedFd<'_>) -> i32 {
+    match option::<libc::c_int>(fd, libc::SOL_SOCKET, libc::SO_ERROR) {
+        Ok(error) => -error,
+        Err(error) => -error.raw_os_error().unwrap_or(libc::EIO),
+    }
 }
 
 /// `socket`, closed on exec. Never waits.

@@ -10,7 +10,7 @@
 //! `user_data` is the address of the [`Pending`](crate::coro::Pending), or the number of a
 //! descriptor that is being closed, with one of the `TAG_`s in its low three bits.
 
-use super::{Caps, Config, SleepWord, Wait, Waker};
+use super::{Caps, LAST_CLOSES, MAX_ENTRIES, SleepWord, Wait, WakeMethod, Waker};
 use crate::arch::prefetch;
 use crate::coro::pending::PendingList;
 use crate::coro::{FiberList, PendingPtr};
@@ -19,7 +19,7 @@ use io_uring::{opcode, squeue, types};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 mod encode;
 mod ring;
@@ -48,9 +48,6 @@ const TAG_BITS: u32 = TAGS.count_ones();
 /// Completions taken at a time.
 const BATCH: usize = 16;
 
-/// How long a ring's end waits for the descriptors that are being closed.
-const LAST_CLOSES: Duration = Duration::from_secs(1);
-
 /// Rounds of running deferred completions in one turn; more would starve the ready fibers.
 const MAX_DRAINS: usize = 64;
 
@@ -74,9 +71,13 @@ pub(crate) struct Uring {
 }
 
 impl Uring {
-    pub(super) fn new(config: &Config, word: &'static SleepWord) -> io::Result<Self> {
-        let (ring, caps) = setup::create(config.ring_entries)?;
-        let arm = Arm::new(config.wake, word)?;
+    pub(super) fn new(
+        entries: u32,
+        wake: WakeMethod,
+        word: &'static SleepWord,
+    ) -> io::Result<Self> {
+        let (ring, caps) = setup::create(entries)?;
+        let arm = Arm::new(wake, word)?;
         Ok(Self {
             ring,
             arm,

@@ -1,5 +1,6 @@
 //! Creating a ring: which flags, in which order they are given up, and what each refusal means.
 
+use super::MAX_ENTRIES;
 use super::ring::Ring;
 use crate::driver::Caps;
 use crate::sys::mask::{self, Cap};
@@ -10,7 +11,6 @@ use std::time::Duration;
 
 /// Completion queue entries per submission queue entry.
 const CQ_PER_SQ: u32 = 16;
-const MAX_ENTRIES: u32 = 32_768;
 
 /// The flags given up one after the other by kernels that do not know them.
 #[derive(Clone, Copy)]
@@ -73,12 +73,6 @@ pub(crate) fn create(entries: u32) -> io::Result<(Ring, Arc<Caps>)> {
 }
 
 fn create_with(entries: u32) -> io::Result<(Ring, Arc<Caps>, Flags)> {
-    if entries == 0 || entries > MAX_ENTRIES {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            format!("ring_entries must be between 1 and {MAX_ENTRIES}, not {entries}"),
-        ));
-    }
     if mask::hides(Cap::IoUring) {
         return Err(explain(&io::Error::from_raw_os_error(libc::ENOSYS)));
     }

@@ -1,7 +1,6 @@
 //! What the ring leaves behind.
 
 use super::*;
-use crate::driver::WakeMethod;
 use std::time::Duration;
 
 /// How many waits the kernel still has in line for the word, which are thereby ended.
@@ -25,9 +24,8 @@ fn a_dropped_ring_does_not_wait_for_its_word() {
         return; // an older kernel
     }
     let word: &'static SleepWord = Box::leak(Box::new(SleepWord::new()));
-    let config = Config { ring_entries: 8, wake: WakeMethod::Futex };
     for _ in 0..50 {
-        let mut uring = Uring::new(&config, word).unwrap();
+        let mut uring = Uring::new(8, WakeMethod::Futex, word).unwrap();
         word.announce();
         uring.turn(&FiberList::default(), Wait::Until(Some(Duration::from_micros(50))));
         word.retire();
