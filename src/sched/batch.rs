@@ -21,11 +21,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
 use std::time::Duration;
 
-use super::{Worker, blocking, cancel, current, submit};
+use super::{Worker, blocking, cancel, current, submit, waiting};
 use crate::coro::pending::Group;
 use crate::coro::{OnCancel, Pending, PendingPtr};
-use crate::driver::Wait;
 use crate::driver::lower::{self, Route};
+use crate::driver::{self, TO_POOL, TO_WAITERS, Wait};
 use crate::op::{Op, decode, perform};
 use crate::sys::socket::{SockAddr, poll_many};
 use crate::sys::{clock, file};
@@ -135,22 +135,22 @@ impl<'env> Batch<'env> {
     fn start(&mut self, mut op: Op<'env>, addr: Option<NonNull<SockAddr>>) -> u64 {
         self.check_owner();
         let key = self.new_key();
-        let Some((worker, fiber)) = current::fiber() else {
-            let polls = op.readiness().is_some_and(|(fd, events)| {
-                matches!(op, Op::Poll { .. }) || file::is_open_for(fd, events)
-            });
+        let Some((worker, _)) = current::fiber() else {
+            let polls = may_wait(&op);
             self.armed.push(Armed { key, pending: State::Listed(op, polls), addr });
             return key;
         };
         let result = match lower::route(&op, worker.caps()) {
             _ if worker.is_draining() => -libc::ECANCELED,
+            Route::Driver if worker.caps().readiness_only() && lower::is_stored(&op) => {
+                blocking(|| perform::perform(&mut op))
+            }
+            // It fails at once, but nothing would ever call it ready.
+            Route::Driver if worker.caps().readiness_only() && !may_wait(&op) => {
+                perform::perform(&mut op)
+            }
             Route::Driver => {
-                let pending = Box::leak(Box::new(Pending::of_group(op, fiber, self.group, key)));
-                let pending = NonNull::from(pending);
-                // SAFETY: it stays where it is, untouched, until it is done (invariant 3), and what
-                // it borrows does until then (invariant 2).
-                worker.enqueue(unsafe { PendingPtr::of_group(pending) });
-                self.armed.push(Armed { key, pending: State::InFlight(pending), addr });
+                self.hand_over(key, op, addr);
                 return key;
             }
             Route::Now => perform::perform(&mut op),
@@ -158,6 +158,17 @@ impl<'env> Batch<'env> {
         };
         self.finished(key, result, op, addr);
         key
+    }
+
+    /// Gives an op to the driver.
+    fn hand_over(&mut self, key: u64, op: Op<'env>, addr: Option<NonNull<SockAddr>>) {
+        let (worker, fiber) = current::fiber().expect("the batch is a fiber's");
+        let pending = Box::leak(Box::new(Pending::of_group(op, fiber, self.group, key)));
+        let pending = NonNull::from(pending);
+        // SAFETY: it stays where it is, untouched, until it is done (invariant 3), and what it
+        // borrows does until then (invariant 2).
+        worker.enqueue(unsafe { PendingPtr::of_group(pending) });
+        self.armed.push(Armed { key, pending: State::InFlight(pending), addr });
     }
 
     /// A key that no op has.
@@ -258,8 +269,22 @@ impl<'env> Batch<'env> {
             };
             // SAFETY: from `Box::leak`, and the driver is done with it (invariant 3).
             let pending = *unsafe { Box::from_raw(pending.as_ptr()) };
-            let result = submit::outcome(&pending);
-            self.finished(key, result, pending.into_op(), addr);
+            let (result, cancelled) = (submit::outcome(&pending), pending.cancel_sent());
+            let mut op = pending.into_op();
+            let result = match result {
+                TO_POOL | TO_WAITERS if cancelled => -libc::ECANCELED,
+                TO_POOL => blocking(|| perform::perform(&mut op)),
+                TO_WAITERS => match waiting(|| driver::perform_ready(&mut op)) {
+                    Some(result) => result,
+                    // Somebody else was faster.
+                    None => {
+                        self.hand_over(key, op, addr);
+                        continue;
+                    }
+                },
+                result => result,
+            };
+            self.finished(key, result, op, addr);
         }
     }
 
@@ -306,7 +331,11 @@ impl<'env> Batch<'env> {
             if left == Some(0) {
                 return;
             }
-            worker.turn(Wait::Until(left.map(Duration::from_nanos)));
+            // What needs no waiting first.
+            worker.turn(Wait::No);
+            if self.group().done().is_empty() {
+                worker.turn(Wait::Until(left.map(Duration::from_nanos)));
+            }
         }
     }
 
@@ -332,6 +361,12 @@ impl<'env> Batch<'env> {
             self.finished(key, result, op, addr);
         }
     }
+}
+
+/// Whether there is something that `poll` can say of an op.
+fn may_wait(op: &Op<'_>) -> bool {
+    op.readiness()
+        .is_some_and(|(fd, events)| matches!(op, Op::Poll { .. }) || file::is_open_for(fd, events))
 }
 
 fn ready_when<'a>(armed: &'a Armed<'_>) -> Option<(BorrowedFd<'a>, i16)> {
