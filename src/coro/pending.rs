@@ -5,8 +5,8 @@
 //! [`PendingPtr::complete`], which the driver calls when the kernel is done with it: after the op's
 //! own completion, and after that of a cancel request that names it, if one was sent.
 //!
-//! The ops of a batch (`sched/batch.rs`) are on the heap instead, and in a [`Group`]: their fiber may
-//! run, but does not touch them before they are listed there.
+//! The ops of a batch (`sched/batch.rs`) are on the heap instead, and in a [`Group`]: their fiber
+//! may run, but does not touch them before they are listed there.
 
 use super::FiberList;
 use super::header::{FiberPtr, Waiting};

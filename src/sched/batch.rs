@@ -4,7 +4,7 @@
 //! then lists it in the batch's [`Group`] instead of making a fiber ready.
 //!
 //! Invariants.
-//! 1. A batch is used by the fiber that made it, or by the thread, so all its ops are in one driver.
+//! 1. A batch is used by the fiber that made it, or by the thread: its ops are in one driver.
 //! 2. What a batch's ops borrow lives for `'env`, and whoever makes a batch calls
 //!    [`Batch::finish`] before that ends: there is no other way to get one than
 //!    [`with_batch`].

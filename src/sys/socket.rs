@@ -507,8 +507,8 @@ pub(crate) fn send_room(fd: BorrowedFd<'_>) -> u64 {
     u64::try_from(size / 4).unwrap_or(0).max(4096)
 }
 
-/// Waits until one of `fds` is ready for its events, and says which; `None` after `timeout`, or if a
-/// signal came.
+/// Waits until one of `fds` is ready for its events, and says which; `None` after `timeout`, or if
+/// a signal came.
 pub(crate) fn poll_many(fds: &[(BorrowedFd<'_>, i16)], timeout: Option<Duration>) -> Option<usize> {
     let record = |&(fd, events): &(BorrowedFd<'_>, i16)| libc::pollfd {
         fd: fd.as_raw_fd(),
