@@ -7,6 +7,7 @@ pub(crate) mod epoll;
 pub(crate) mod fifo;
 pub(crate) mod file;
 pub(crate) mod futex;
+pub(crate) mod inotify;
 pub(crate) mod mask;
 pub(crate) mod mem;
 pub(crate) mod membarrier;
