@@ -257,7 +257,8 @@ contract! {
         let kind = result.unwrap_err().kind();
         assert!(matches!(kind, io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset));
         assert!((100_000..30_000_000).contains(&copied), "{copied}");
-        assert_eq!(from.stream_position().unwrap(), copied);
+        // Ahead of it where the bytes had to go through a buffer.
+        assert!(from.stream_position().unwrap() >= copied);
 
         let (reader, mut writer) = pipe().unwrap();
         drop(reader);
