@@ -5,7 +5,7 @@
 #
 # Not here: the unit tests of `arch`, which switch between stacks that only they know, below the layer
 # that tells sanitizers about stacks; doc tests, which are built without the flags; what tests other
-# programs (`sums`, `macros`, `tidy`); two that measure the process's memory, of which a sanitizer
+# programs (the examples, `macros`, `tidy`); two that measure the process's memory, of which a sanitizer
 # takes its part.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -28,7 +28,7 @@ tests "${cargo[@]}" --lib --test stacks --test local --no-fail-fast -- --skip ar
 refuse 'WARNING: ASan' 'a stack that AddressSanitizer was not told about'
 
 export ASAN_OPTIONS=detect_stack_use_after_return=1:detect_leaks=0
-tests "${cargo[@]}" $(integration tidy sums macros stacks local) --no-fail-fast -- \
+tests "${cargo[@]}" $(integration tidy sums cp kv proxy macros stacks local) --no-fail-fast -- \
     --skip stacks_are_trimmed --skip scopes_leave_nothing
 refuse 'WARNING: ASan' 'a stack that AddressSanitizer was not told about'
 export ASAN_OPTIONS=detect_stack_use_after_return=1:detect_leaks=1

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::driver::caps::Ring;
-use crate::driver::{WakeMethod, caps};
+use crate::driver::{self, DriverKind, WakeMethod, caps};
 use crate::sched::blocking;
 use crate::stack::Guarding;
 use std::fmt::{self, Display, Formatter};
@@ -31,7 +31,7 @@ pub fn probe() -> Probe {
     blocking(|| Probe {
         system: System::look(),
         mask: caps::check_mask().map(|()| variable("RAMIE_CAPS")).map_err(|e| e.to_string()),
-        wanted: variable("RAMIE_DRIVER"),
+        wanted: driver::environment().map_err(|error| error.to_string()),
         ring: caps::ring(),
         wakes: [WakeMethod::Futex, WakeMethod::MsgRing, WakeMethod::EventFd]
             .into_iter()
@@ -47,8 +47,8 @@ pub struct Probe {
     system: System,
     /// What capabilities are hidden, or what is wrong with the list of them.
     mask: Result<Option<String>, String>,
-    /// The driver that the environment asks for.
-    wanted: Option<String>,
+    /// The driver that the environment asks for, or what is wrong with it.
+    wanted: Result<DriverKind, String>,
     ring: io::Result<Ring>,
     /// The ways of waking that work.
     wakes: Vec<WakeMethod>,
@@ -56,6 +56,17 @@ pub struct Probe {
 }
 
 impl Probe {
+    /// Which driver a runtime gets that asks for none; `None` if none can be built, because a
+    /// variable in the environment is wrong or asks for what there is not.
+    pub fn driver(&self) -> Option<DriverKind> {
+        self.mask.as_ref().ok()?;
+        match (self.wanted.as_ref().ok()?, self.has_io_uring()) {
+            (DriverKind::Poll, _) | (DriverKind::Auto, false) => Some(DriverKind::Poll),
+            (_, true) => Some(DriverKind::Uring),
+            (DriverKind::Uring, false) => None,
+        }
+    }
+
     /// Whether runtimes can use io_uring here.
     pub fn has_io_uring(&self) -> bool {
         self.ring.is_ok() && !self.wakes.is_empty()
@@ -83,6 +94,13 @@ impl Probe {
                  ({mask})"
             )),
             Ok(None) => {}
+        }
+        match &self.wanted {
+            Err(error) => advice.push(error.clone()),
+            Ok(DriverKind::Poll) if self.has_io_uring() => {
+                advice.push("unset RAMIE_DRIVER: io_uring works here, and is faster".into());
+            }
+            Ok(_) => {}
         }
         match &self.ring {
             Err(error) => advice.push(self.remedy(error)),
@@ -163,11 +181,14 @@ impl Probe {
     }
 
     fn chosen(&self) -> &'static str {
-        match (self.wanted.as_deref(), self.has_io_uring()) {
-            (Some("poll"), _) => "epoll and threads, since RAMIE_DRIVER says so",
-            (_, true) => "io_uring",
-            (Some("uring"), false) => "none: RAMIE_DRIVER wants io_uring",
-            (_, false) => "epoll and threads, since there is no io_uring",
+        match (&self.wanted, self.driver()) {
+            (_, Some(DriverKind::Uring)) => "io_uring",
+            (Ok(DriverKind::Poll), Some(_)) => "epoll and threads, since RAMIE_DRIVER says so",
+            (_, Some(_)) => "epoll and threads, since there is no io_uring",
+            (Ok(DriverKind::Uring), None) if self.mask.is_ok() => {
+                "none: RAMIE_DRIVER insists on io_uring"
+            }
+            (_, None) => "none: a variable in the environment is wrong",
         }
     }
 }
@@ -193,9 +214,6 @@ impl Display for Probe {
         writeln!(f, "seccomp       {filter}")?;
         if let Ok(Some(mask)) = &self.mask {
             writeln!(f, "RAMIE_CAPS    {mask}")?;
-        }
-        if let Some(driver) = &self.wanted {
-            writeln!(f, "RAMIE_DRIVER  {driver}")?;
         }
         writeln!(f)?;
         writeln!(f, "driver        {}", self.chosen())?;
@@ -362,7 +380,7 @@ mod tests {
         Probe {
             system,
             mask: Ok(None),
-            wanted: None,
+            wanted: Ok(DriverKind::Auto),
             ring: Err(io::Error::from_raw_os_error(errno)),
             wakes: Vec::new(),
             guarding: Ok(Guarding::Batches),
@@ -388,6 +406,7 @@ mod tests {
             assert_eq!(advice.len(), 1, "{advice:?}");
             assert!(advice[0].contains(remedy), "{advice:?}");
             assert!(!probe.has_io_uring() && probe.refusal().is_some());
+            assert_eq!(probe.driver(), Some(DriverKind::Poll));
             let report = probe.to_string();
             assert!(report.contains("epoll and threads, since there is no io_uring"), "{report}");
             assert!(report.replace("\n    ", " ").contains(remedy), "{report}");
@@ -401,11 +420,14 @@ mod tests {
         probe.wakes = vec![WakeMethod::Futex];
         assert!(probe.has_io_uring() && probe.advice().is_empty());
         assert!(probe.to_string().ends_with("nothing more that ramie could use."));
+        assert_eq!(probe.driver(), Some(DriverKind::Uring));
+        probe.wanted = Ok(DriverKind::Poll);
+        assert_eq!(probe.driver(), Some(DriverKind::Poll));
         probe.system.cpus = 1;
         probe.guarding = Ok(Guarding::Mappings);
         probe.mask = Ok(Some("-futex".into()));
         let advice = probe.advice().join("\n");
-        for text in ["RAMIE_CAPS", "vm.max_map_count", "1 of 4 CPUs"] {
+        for text in ["RAMIE_CAPS", "unset RAMIE_DRIVER", "vm.max_map_count", "1 of 4 CPUs"] {
             assert!(advice.contains(text), "{advice}");
         }
     }

@@ -8,6 +8,7 @@ use crate::fiber::{JoinHandle, create, spawn_external};
 use crate::future::block_on;
 use crate::sched::{Config, Shared, Worker, current, shutdown};
 use crate::stack::overflow;
+use crate::sys::membarrier;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
@@ -189,6 +190,7 @@ impl RuntimeBuilder {
         caps::check_mask()?;
         overflow::set_describe(describe);
         overflow::install()?;
+        membarrier::set_up();
         let altstack = overflow::ensure_altstack()?;
         let choice = driver::choose(self.driver, self.wake)?;
         let config = Config {

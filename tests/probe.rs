@@ -61,6 +61,23 @@ fn a_mask_is_reported_with_what_is_lost() {
 }
 
 #[test]
+fn where_no_ring_will_do_it_is_epoll() {
+    for mask in ["linux-5.4", "linux-5.15", "-io_uring", "-recv", "-cancel_any"] {
+        let text = report(&[("RAMIE_CAPS", mask)]);
+        assert!(text.contains("epoll and threads, since there is no io_uring"), "{text}");
+        let output = doctor(&[("RAMIE_CAPS", mask), ("RAMIE_DRIVER", "uring")]);
+        assert_eq!(output.status.code(), Some(1));
+        let text = String::from_utf8(output.stdout).expect("text");
+        assert!(text.contains("none: RAMIE_DRIVER insists on io_uring"), "{text}");
+    }
+    let text = report(&[("RAMIE_DRIVER", "poll")]);
+    assert!(text.contains("epoll and threads, since RAMIE_DRIVER says so"), "{text}");
+    let output = doctor(&[("RAMIE_DRIVER", "pole")]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("RAMIE_DRIVER=pole"));
+}
+
+#[test]
 fn a_mask_that_is_no_mask_is_an_error_that_lists_the_names() {
     let output = doctor(&[("RAMIE_CAPS", "-futures")]);
     assert_eq!(output.status.code(), Some(1));

@@ -10,7 +10,7 @@ Print the SHA-256 sum of every regular file at or below each PATH (default: .),
 sorted by name, in sha256sum's format.
 
   --workers N  worker threads that run the fibers (default: one per core)
-  --fibers N   files in flight (default: 64)
+  --fibers N   files in flight at most (default: 64)
   --threads N  use N plain threads, one file in flight on each, and no fibers
   --stats      print a summary on standard error at the end
   --help       print this help
@@ -19,7 +19,7 @@ The exit status is 0 if all went well, 1 if anything could not be read or
 written, 2 for wrong usage.
 ";
 
-/// Files in flight on fibers: enough to keep a disk's queue full.
+/// Files in flight on fibers, at most: enough to keep a disk's queue full.
 const FIBERS: usize = 64;
 
 /// More than this is a typing error, not a wish.
@@ -27,7 +27,7 @@ const MOST: usize = 65_536;
 
 pub(crate) struct Options {
     pub(crate) engine: Engine,
-    /// Files in flight.
+    /// Files in flight, at most.
     pub(crate) jobs: usize,
     pub(crate) stats: bool,
     pub(crate) paths: Vec<PathBuf>,

@@ -11,8 +11,9 @@
 //!
 //! 1. `walk` reads the directories, one level of the tree after the other, each level in parallel.
 //! 2. `plan` puts the files found into the order of their complete names.
-//! 3. `hash` starts some dozens of jobs. Each pulls the next file's number from a counter, hashes
-//!    the file and hands the digest to `print`, which writes the lines in order.
+//! 3. `hash` starts a few jobs, and more while the disk is waited for. Each pulls the next file's
+//!    number from a counter, hashes the file and hands the digest to `print`, which writes the
+//!    lines in order.
 //!
 //! What holds a job's call up (the disk, a full pipe) is the runtime's concern: on a fiber the call
 //! suspends, on a thread it blocks. `seam` is the only file that knows the difference.
@@ -78,7 +79,7 @@ fn sum(options: Options) -> ExitCode {
     let written = hash::hash_all(options.engine, options.jobs, &plan, &report);
     report.clear();
     if options.stats {
-        report.stats(options.engine, options.jobs);
+        report.stats(options.engine);
     }
     match written {
         Ok(()) if report.errors() == 0 => ExitCode::SUCCESS,

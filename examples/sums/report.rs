@@ -7,7 +7,7 @@ use crate::plan::Dir;
 use crate::seam::Engine;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,8 @@ pub(crate) struct Report {
     printed: AtomicU64,
     bytes: AtomicU64,
     errors: AtomicU64,
+    /// How many jobs were started.
+    jobs: AtomicUsize,
     /// Whether the progress line stands on the terminal. Held while writing to standard error.
     drawn: Mutex<bool>,
 }
@@ -38,6 +40,7 @@ impl Report {
             printed: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             errors: AtomicU64::new(0),
+            jobs: AtomicUsize::new(0),
             drawn: Mutex::new(false),
         }
     }
@@ -62,6 +65,11 @@ impl Report {
     pub(crate) fn hashed(&self, bytes: usize) {
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         self.tick();
+    }
+
+    /// So many jobs did it.
+    pub(crate) fn hashed_by(&self, jobs: usize) {
+        self.jobs.store(jobs, Ordering::Relaxed);
     }
 
     /// So many lines were printed.
@@ -133,11 +141,12 @@ impl Report {
     }
 
     /// The summary that `--stats` asks for.
-    pub(crate) fn stats(&self, engine: Engine, jobs: usize) {
+    pub(crate) fn stats(&self, engine: Engine) {
         let total = self.started.elapsed();
         let walked = self.walked.get().copied().unwrap_or(total);
         let files = self.printed.load(Ordering::Relaxed);
         let bytes = self.bytes.load(Ordering::Relaxed);
+        let jobs = self.jobs.load(Ordering::Relaxed);
         self.say(&format!(
             "sums: {files} files, {} ({bytes} bytes), {} errors\n\
              sums: {:.3} s: walk {:.3} s, hash {:.3} s\n\

@@ -43,6 +43,14 @@ impl Engine {
         }
     }
 
+    /// How many jobs to begin with.
+    pub(crate) fn first_jobs(self) -> usize {
+        match self {
+            Engine::Fibers { workers } => 4 * workers,
+            Engine::Threads(threads) => threads,
+        }
+    }
+
     /// Starts a job, the `index`th of several. Fibers are dealt out to the workers: left to
     /// themselves, all that soon wait for a file would have started on the worker that made them,
     /// before another one woke up, and a fiber stays where it has started.

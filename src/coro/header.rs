@@ -118,6 +118,9 @@ pub(crate) struct Header {
 
 const KEPT: u8 = 1;
 
+/// Cache lines of frames below the header, of a fiber that called `park` or `read` and little else.
+const SHALLOW_LINES: usize = 6;
+
 /// A header lies within so many bytes of the top of its stack, which is aligned to a page.
 pub(super) const HIGHEST: usize = 4096;
 
@@ -254,6 +257,23 @@ impl FiberPtr {
     #[inline]
     pub(crate) fn context(self) -> *mut Context {
         self.header().context.get().cast()
+    }
+
+    /// Asks for the header's first cache line, and for its page's translation.
+    #[inline]
+    pub(super) fn prefetch_header(self) {
+        prefetch(self.as_ptr().cast_const().cast());
+    }
+
+    /// Asks for what else resuming it will need: the header's second line, and the frames of a
+    /// shallow fiber.
+    #[inline]
+    pub(super) fn prefetch_frames(self) {
+        let header: *const u8 = self.as_ptr().cast_const().cast();
+        prefetch(header.wrapping_add(64).cast());
+        for line in 1..=SHALLOW_LINES {
+            prefetch(header.wrapping_sub(64 * line).cast());
+        }
     }
 
     /// Adds an owner.

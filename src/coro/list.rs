@@ -4,6 +4,9 @@
 use super::header::FiberPtr;
 use std::cell::Cell;
 
+/// In a list longer than this, fibers have likely left the core's first cache.
+const FAR: usize = 64;
+
 /// See the module's head. A fiber is in at most one list at a time.
 #[derive(Default)]
 pub(crate) struct FiberList {
@@ -38,8 +41,15 @@ impl FiberList {
         let first = self.head.get()?;
         let rest = first.header().next.get();
         self.head.set(rest);
-        if rest.is_none() {
-            self.tail.set(None);
+        match rest {
+            Some(second) if self.len.get() > FAR => {
+                second.prefetch_frames();
+                if let Some(third) = second.header().next.get() {
+                    third.prefetch_header();
+                }
+            }
+            Some(_) => {}
+            None => self.tail.set(None),
         }
         self.len.set(self.len.get() - 1);
         Some(first)

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::wake::WakeMethod;
+use crate::coro::spans::foreign;
 use crate::op::Op;
 pub(crate) use crate::sys::mask::Version;
 use crate::sys::mask::{self, Cap};
@@ -210,7 +211,7 @@ pub(crate) fn wake_method(candidates: &[WakeMethod]) -> io::Result<WakeMethod> {
     let found = test_wake_methods(candidates, &mut failed);
     // Without the lock: a subscriber may build a runtime.
     for method in failed {
-        tracing::info!(?method, "a sleeping worker cannot be woken this way here");
+        foreign(|| tracing::info!(?method, "a sleeping worker cannot be woken this way here"));
     }
     found
 }
@@ -237,7 +238,7 @@ fn test_wake_methods(
             None => {
                 let works = !is_hidden(method) && super::uring::self_test(method)?;
                 tested.push((method, works));
-                if !works {
+                if !works && !is_hidden(method) {
                     failed.push(method);
                 }
                 works

@@ -47,16 +47,19 @@ fn wanted(value: Option<&str>) -> io::Result<DriverKind> {
     }
 }
 
+/// As [`wanted`], of this process's environment.
+pub(crate) fn environment() -> io::Result<DriverKind> {
+    let value = std::env::var_os(VARIABLE);
+    wanted(value.map(|value| value.to_string_lossy().into_owned()).as_deref())
+}
+
 /// Decides for a new runtime, whose builder has asked for `kind`, and perhaps for a way of waking.
 ///
 /// # Errors
 /// If the variable holds something else, or the ring that was asked for is refused.
 pub(crate) fn choose(kind: DriverKind, wake: Option<WakeMethod>) -> io::Result<Choice> {
     let kind = match kind {
-        DriverKind::Auto => {
-            let value = std::env::var_os(VARIABLE);
-            wanted(value.map(|value| value.to_string_lossy().into_owned()).as_deref())?
-        }
+        DriverKind::Auto => environment()?,
         kind => kind,
     };
     if kind == DriverKind::Poll {

@@ -52,7 +52,7 @@ mod poll;
 
 pub(crate) use caps::Caps;
 pub use choose::DriverKind;
-pub(crate) use choose::{Choice, choose};
+pub(crate) use choose::{Choice, choose, environment};
 pub(crate) use poll::perform_ready;
 pub use wake::WakeMethod;
 pub(crate) use wake::{SleepWord, Waker};

@@ -9,6 +9,7 @@
 //! release, so what holds here holds by the fences alone.
 #![forbid(unsafe_code)]
 
+mod bias;
 mod cancel;
 mod channel;
 mod children;

@@ -11,6 +11,7 @@
 //! | `children.rs` | fibers with a parent                                                      |
 //! | `ends.rs`     | the end of a fiber, and who waits for it                                  |
 //! | `search.rs`   | an idle worker: looking for work, and sleeping when there is none         |
+//! | `steal.rs`    | whose fresh fibers an idle worker takes, and when                         |
 //! | `idle.rs`     | who is awake, sleeps, searches: the counters and their transitions        |
 //! | `fresh.rs`    | a worker's fresh fibers, which others may steal                           |
 //! | `joins.rs`    | joins whose second half nobody has begun                                  |
@@ -40,6 +41,7 @@ pub(crate) mod remote;
 pub(crate) mod search;
 pub(crate) mod shared;
 pub(crate) mod shutdown;
+mod steal;
 pub(crate) mod submit;
 pub(crate) mod timers;
 pub(crate) mod worker;

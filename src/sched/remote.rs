@@ -30,6 +30,8 @@ pub(crate) struct Remote {
     pub(crate) resumes: AtomicU64,
     /// Fresh fibers the owner has taken from its own queue. Written by the owner.
     pub(crate) taken: AtomicU64,
+    /// How often a fresh fiber came into the owner's empty queue. Written by the owner.
+    pub(crate) refills: AtomicU64,
     /// Fresh fibers taken from others. Written by the owner.
     pub(crate) stolen: AtomicU64,
     /// Ops in flight and armed timers, as of the owner's last turn. Written by the owner.
@@ -58,6 +60,7 @@ impl Remote {
                 panicked: AtomicU64::new(0),
                 resumes: AtomicU64::new(0),
                 taken: AtomicU64::new(0),
+                refills: AtomicU64::new(0),
                 stolen: AtomicU64::new(0),
                 busy: AtomicUsize::new(0),
                 gone: AtomicBool::new(false),
@@ -68,9 +71,15 @@ impl Remote {
 
     /// Gives it back. Not to be called while a fiber with this home is alive.
     pub(crate) fn recycle(&'static self) {
-        for counter in
-            [&self.spawned, &self.ended, &self.panicked, &self.resumes, &self.taken, &self.stolen]
-        {
+        for counter in [
+            &self.spawned,
+            &self.ended,
+            &self.panicked,
+            &self.resumes,
+            &self.taken,
+            &self.refills,
+            &self.stolen,
+        ] {
             counter.store(0, Ordering::Relaxed);
         }
         self.busy.store(0, Ordering::Relaxed);

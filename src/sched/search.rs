@@ -2,24 +2,19 @@
 //! its proof are in `README.md`.
 
 use super::Worker;
-use super::fresh::steal;
-use super::shared::Phase;
+use super::shared::{Config, Phase};
+use super::steal::Thief;
 use crate::driver;
 use crate::stack::TRIM_QUIET;
 use crate::sys::clock;
-use std::cell::{Cell, RefCell};
-use std::sync::atomic::Ordering;
+use std::cell::Cell;
 use std::time::Duration;
 
-/// A lone fresh fiber is left to its owner unless the owner has taken none for this long.
-const LEAVE_ALONE_NS: u64 = 2_000;
 /// How long a sentry sleeps, at first and at most.
 const SENTRY_MIN: Duration = Duration::from_micros(100);
 const SENTRY_MAX: Duration = Duration::from_millis(1);
 /// Fibers taken from outside at once.
 const EXTERNAL_BATCH: usize = 32;
-/// Fibers stolen at once: half of what there is, and not more than this.
-const STEAL_MOST: usize = 8;
 /// A sleep that others ended this soon was a mistake: most of it was the wake-up itself.
 const SHORT_SLEEP_NS: u64 = 100_000;
 /// After a short sleep, how often to wait for mail in vain before sleeping at once again.
@@ -40,22 +35,18 @@ pub(crate) struct State {
     slept_long: Cell<bool>,
     /// How often to wait for mail in vain before a sleep.
     mail_waits: Cell<u32>,
-    /// Per other worker: how many fresh fibers it had taken, and when that was seen first.
-    seen: RefCell<Vec<(u64, u64)>>,
-    /// Where the next round of stealing starts.
-    start: Cell<usize>,
+    pub(super) thief: Thief,
 }
 
 impl State {
-    pub(super) fn new(workers: usize) -> Self {
+    pub(super) fn new(config: &Config) -> Self {
         Self {
             summoned: Cell::new(false),
             sentry: Cell::new(false),
             sentry_sleep: Cell::new(SENTRY_MIN),
             slept_long: Cell::new(false),
             mail_waits: Cell::new(0),
-            seen: RefCell::new(vec![(u64::MAX, 0); workers]),
-            start: Cell::new(0),
+            thief: Thief::new(config),
         }
     }
 }
@@ -79,7 +70,8 @@ impl Worker {
         }
         let counted = summoned || shared.start_search();
         if counted {
-            let spin = if self.search.sentry.get() || !shared.idle().others_awake() {
+            let alone = self.search.sentry.get() || !shared.idle().others_awake();
+            let spin = if alone && !self.work_elsewhere(2) {
                 Duration::ZERO
             } else {
                 shared.config().spin
@@ -140,8 +132,12 @@ impl Worker {
             }
             let now_ns = clock::now_ns();
             let due = self.timers.borrow().next_deadline_ns().is_some_and(|due| due <= now_ns);
-            if now_ns >= end_ns || due || self.shared.phase() == Phase::Stopped {
+            if due || self.shared.phase() == Phase::Stopped {
                 return due;
+            }
+            // What is not worth taking yet may be soon, and lying down is refused meanwhile.
+            if now_ns >= end_ns && !self.work_elsewhere(2) {
+                return false;
             }
         }
     }
@@ -156,51 +152,6 @@ impl Worker {
             self.queue_fresh(fiber);
         });
         found
-    }
-
-    /// Takes fresh fibers from another worker: some from a queue with several, or one that its
-    /// owner has left lying.
-    fn steal(&self) -> bool {
-        let seats = self.shared.seats();
-        let start = self.search.start.get();
-        self.search.start.set((start + 1) % seats.len());
-        for offset in 0..seats.len() {
-            let index = (start + offset) % seats.len();
-            let Some(stealer) = seats[index].stealer() else { continue };
-            if index == self.index() {
-                continue;
-            }
-            let queued = stealer.len();
-            let alone = || !self.shared.idle().others_awake() || self.is_left_alone(index);
-            if queued >= 2 || (queued == 1 && alone()) {
-                let mut wanted = (queued / 2).clamp(1, STEAL_MOST);
-                let mut found = false;
-                while wanted > 0
-                    && let Some(fiber) = steal(stealer)
-                {
-                    super::remote::bump(&self.remote.stolen);
-                    self.queue_fresh(fiber);
-                    found = true;
-                    wanted -= 1;
-                }
-                if found {
-                    return true;
-                }
-            }
-        }
-        false
-    }
-
-    /// Whether worker `index` has not taken a fresh fiber for a while, as far as we have seen.
-    fn is_left_alone(&self, index: usize) -> bool {
-        let taken = self.shared.seat(index).remote().taken.load(Ordering::Relaxed);
-        let now_ns = clock::now_ns();
-        let seen = &mut self.search.seen.borrow_mut()[index];
-        if seen.0 != taken {
-            *seen = (taken, now_ns);
-            return false;
-        }
-        now_ns - seen.1 >= LEAVE_ALONE_NS
     }
 
     /// Whether some other worker has at least `least` fresh fibers, or some came from outside.

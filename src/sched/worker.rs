@@ -127,7 +127,7 @@ impl Worker {
             timers: RefCell::default(),
             stacks: RefCell::new(Cache::new(shared.stacks())),
             sanitize: UnsafeCell::new(sanitize::ThreadState::new()),
-            search: super::search::State::new(shared.workers()),
+            search: super::search::State::new(shared.config()),
             shared,
         })
     }
@@ -209,6 +209,9 @@ impl Worker {
     /// Queues a fresh fiber and tells nobody.
     #[inline]
     pub(super) fn queue_fresh(&self, fiber: FiberPtr) {
+        if self.shares && self.fresh.is_empty() {
+            bump(&self.remote.refills);
+        }
         self.fresh.push(fiber);
         self.fresh_hint.set(true);
     }
@@ -407,9 +410,12 @@ impl Worker {
                 }
             }
             let started = self.fresh_started.get();
-            if started >= FRESH_SHARED && self.shared.idle().somebody_searches() {
-                // Somebody is on the way to share these. Handing over what the started ones asked
-                // for costs time only if they asked for something, and then they may live long.
+            if started >= FRESH_SHARED
+                && self.queued.get() != 0
+                && self.shared.idle().somebody_searches()
+            {
+                // Somebody is on the way to share these. What the started ones asked for is handed
+                // over meanwhile: fibers that ask for something may live long.
                 return None;
             }
             if let Some(fiber) = self.fresh.pop() {

@@ -11,7 +11,9 @@ pub(crate) use model::*;
 mod real {
     use super::super::lock::Guard;
     use super::coro::{OnCancel, Signal};
+    use crate::atomic::{AtomicUsize, Ordering};
     use crate::sched::{self, current};
+    use crate::sys::membarrier;
 
     /// Panics where a fiber must not wait: better now than in a queue.
     #[inline]
@@ -19,9 +21,23 @@ mod real {
         _ = current::suspendable();
     }
 
-    /// loom takes sequentially consistent accesses for weaker ones, but not fences.
+    /// Stores what somebody who begins to wait looks at; then the caller looks at what that one has
+    /// stored.
     #[inline(always)]
-    pub(in crate::sync) fn fence_for_loom() {}
+    pub(in crate::sync) fn publish(word: &AtomicUsize, value: usize) {
+        if membarrier::is_on() {
+            word.store(value, Ordering::Release);
+            membarrier::light();
+        } else {
+            word.swap(value, Ordering::SeqCst);
+        }
+    }
+
+    /// The other side of `publish`, between the store and the look.
+    #[inline]
+    pub(in crate::sync) fn order_before_wait() {
+        membarrier::heavy();
+    }
 
     /// Whether waiting blocks a worker with all its fibers: its thread unwinds.
     #[inline]
@@ -162,7 +178,7 @@ pub(super) fn die(why: &str) -> ! {
 mod model {
     use super::super::lock::Guard;
     use super::coro::{OnCancel, Signal, Waiter};
-    use crate::atomic::{AtomicBool, Ordering, fence};
+    use crate::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
     use crate::sys::clock;
     use loom::thread;
     use std::cell::Cell;
@@ -183,10 +199,20 @@ mod model {
         pub(crate) static LETS_GO_EARLY: Cell<bool> = const { Cell::new(false) };
     }
 
-    pub(in crate::sync) fn fence_for_loom() {
+    fn fence_for_loom() {
         if !NO_FENCES.get() {
             fence(Ordering::SeqCst);
         }
+    }
+
+    /// A fence that one side has executed by the other is more than loom knows: both have one.
+    pub(in crate::sync) fn publish(word: &AtomicUsize, value: usize) {
+        word.store(value, Ordering::Release);
+        fence_for_loom();
+    }
+
+    pub(in crate::sync) fn order_before_wait() {
+        fence_for_loom();
     }
 
     pub(in crate::sync) fn may_wait() {}

@@ -10,6 +10,8 @@
 use crate::atomic::const_fn;
 use std::cell::UnsafeCell;
 use std::ops::{Deref, DerefMut};
+#[cfg(not(all(test, loom)))]
+use std::sync::atomic::AtomicBool;
 
 #[cfg(all(test, loom))]
 use model::{Held, Lock};
@@ -38,6 +40,16 @@ impl<T> Locked<T> {
         let held = self.lock.take();
         Guard { locked: self, _held: held }
     }
+
+    /// The lock as taken, until `kept` is cleared.
+    ///
+    /// # Safety
+    /// Nobody else has the lock, or gets it, before that.
+    #[inline]
+    #[cfg(not(all(test, loom)))]
+    pub(super) unsafe fn guarded_by<'a>(&'a self, kept: &'a AtomicBool) -> Guard<'a, T> {
+        Guard { locked: self, _held: Held(kept) }
+    }
 }
 
 /// The lock, held.
@@ -50,7 +62,7 @@ pub(crate) struct Guard<'a, T> {
 impl<'a, T> Guard<'a, T> {
     /// Keeps the lock, until somebody clears what is returned.
     #[inline]
-    pub(crate) fn keep(self) -> &'a std::sync::atomic::AtomicBool {
+    pub(crate) fn keep(self) -> &'a AtomicBool {
         self._held.keep()
     }
 }
@@ -97,7 +109,7 @@ mod spin {
             if self.0.swap(true, Ordering::Acquire) {
                 self.spin();
             }
-            Held(self)
+            Held(&self.0)
         }
 
         /// Pauses before each look, and longer each time: two threads that use the lock all the
@@ -123,12 +135,12 @@ mod spin {
         }
     }
 
-    pub(super) struct Held<'a>(&'a Lock);
+    pub(super) struct Held<'a>(pub(super) &'a AtomicBool);
 
     impl<'a> Held<'a> {
         #[inline]
         pub(super) fn keep(self) -> &'a AtomicBool {
-            let lock = &self.0.0;
+            let lock = self.0;
             std::mem::forget(self);
             lock
         }
@@ -137,7 +149,7 @@ mod spin {
     impl Drop for Held<'_> {
         #[inline]
         fn drop(&mut self) {
-            self.0.0.store(false, Ordering::Release);
+            self.0.store(false, Ordering::Release);
         }
     }
 }

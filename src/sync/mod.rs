@@ -21,6 +21,7 @@
 // |-----------------|-----------------------------------------------------------------|
 // | `wait.rs`       | queues of waiters, which everything here is made of             |
 // | `lock.rs`       | the tiny lock that guards them                                  |
+// | `bias.rs`       | that lock for fibers of one worker, without locked instructions |
 // | `block.rs`      | how they wait and wake: by the scheduler, or the model checker  |
 // | `raw.rs`        | the lock inside a mutex; `raw_rw.rs`, inside an `RwLock`        |
 // | `poison.rs`     | poisoning                                                       |
@@ -29,6 +30,7 @@
 // The rest is one file per type.
 
 mod barrier;
+pub(crate) mod bias;
 mod block;
 pub mod broadcast;
 pub(crate) mod chan;

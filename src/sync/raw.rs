@@ -1,22 +1,28 @@
 //! The lock inside [`Mutex`](super::Mutex), without data and poison.
 //!
-//! | bit                 | meaning                                                            |
+//! | word                | meaning                                                            |
 //! |---------------------|--------------------------------------------------------------------|
-//! | `state`: `LOCKED`   | somebody holds it                                                  |
-//! | `state`: `HANDOVER` | the first waiter has been overtaken too often: the holder hands it the lock, and nobody else may take it meanwhile |
+//! | `state`             | 0, or `LOCKED` and the place of the holder (`block::place`)        |
 //! | `flags`: `QUEUED`   | somebody is in the queue                                           |
 //! | `flags`: `WOKEN`    | a waiter was woken and has not tried yet: there is no use in waking another |
+//! | `flags`: `HANDOVER` | the first waiter has been overtaken too often: the holder hands it the lock |
 //!
 //! Who finds it locked spins for a moment, if the holder may be running (a fiber of the same worker
 //! is not), and waits in the queue. `unlock` lets go of the lock and wakes the first waiter, which
 //! tries again: meanwhile others may have been faster. That is not fair but quick, since the lock
 //! is never idle while a sleeping worker wakes up. A waiter that was overtaken [`PATIENCE`] times
-//! sets `HANDOVER`.
+//! sets `HANDOVER`: whoever looks at the flags before letting go does not, but hands over. It may
+//! be overtaken once more, by who comes after an `unlock` that had looked before.
 //!
 //! The flags have a word of their own so that a free lock is always 0, and taken by one exchange,
-//! while others wait. Who unlocks writes `state` and reads `flags`, who begins to wait writes
-//! `flags` and reads `state`. These accesses are sequentially consistent, so one of the two sees
-//! the other. `QUEUED`, `HANDOVER` and the setting of `WOKEN` change under the queue's lock.
+//! while others wait. They change under the queue's lock only.
+//!
+//! Who unlocks writes `state` and then reads `flags`, who begins to wait writes `flags` and then
+//! reads `state`: one of the two sees the other. For this the waiter pays (`sys/membarrier.rs`), so
+//! that `unlock` is a plain store, and the pair of `lock` and `unlock` one locked instruction. A
+//! waiter that has seen the flags missed calls what `unlock` would have called. It need not look
+//! again, nor pay, if the holder is a fiber of its own worker: that one cannot run before the
+//! waiter is off its stack, and then this thread's own stores are seen.
 
 use super::block;
 use super::wait::{Locked, Node, Queue, Waiter};
@@ -27,10 +33,11 @@ use std::cell::Cell;
 use std::pin::pin;
 use std::time::Duration;
 
-const LOCKED: u32 = 1;
-const HANDOVER: u32 = 2;
+/// Places are even.
+const LOCKED: usize = 1;
 const QUEUED: u32 = 1;
 const WOKEN: u32 = 2;
+const HANDOVER: u32 = 4;
 
 /// How often a waiter may be woken in vain before the lock is handed to it.
 const PATIENCE: u32 = if cfg!(loom) { 1 } else { 4 };
@@ -39,10 +46,8 @@ const ROUNDS: u32 = if cfg!(loom) { 0 } else { 5 };
 
 /// See the module's head.
 pub(super) struct RawMutex {
-    state: AtomicU32,
+    state: AtomicUsize,
     flags: AtomicU32,
-    /// The worker whose fiber holds it, 0 for a plain thread; a moment out of date at times.
-    owner: AtomicUsize,
     queue: Locked<Queue>,
 }
 
@@ -50,16 +55,16 @@ pub(super) struct RawMutex {
 struct Slot {
     /// Set when it is woken with the lock in its hands.
     handed: Cell<bool>,
-    worker: usize,
+    /// `state` when the waiter holds the lock.
+    mine: usize,
 }
 
 impl RawMutex {
     const_fn! {
         pub(super) fn new() -> Self {
             Self {
-                state: AtomicU32::new(0),
+                state: AtomicUsize::new(0),
                 flags: AtomicU32::new(0),
-                owner: AtomicUsize::new(0),
                 queue: Locked::new(Queue::new()),
             }
         }
@@ -73,23 +78,23 @@ impl RawMutex {
         if !self.take() {
             self.lock_slow();
         }
-        self.owner.store(block::place(), Ordering::Relaxed);
     }
 
     #[inline]
     pub(super) fn try_lock(&self) -> bool {
-        let locked = self.take();
-        if locked {
-            self.owner.store(block::place(), Ordering::Relaxed);
-        }
-        locked
+        self.take()
     }
 
     /// Takes the lock unless somebody has it. Looking first would cost a third more: a load right
     /// after a locked store waits for it.
     #[inline]
     fn take(&self) -> bool {
-        self.state.compare_exchange(0, LOCKED, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+        self.take_as(block::place() | LOCKED)
+    }
+
+    #[inline]
+    fn take_as(&self, mine: usize) -> bool {
+        self.state.compare_exchange(0, mine, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
     /// By the holder. Never waits.
@@ -98,10 +103,12 @@ impl RawMutex {
         if block::is_torn_down() {
             return;
         }
-        self.state.fetch_sub(LOCKED, Ordering::SeqCst);
-        block::fence_for_loom();
-        if self.flags.load(Ordering::SeqCst) == QUEUED {
-            self.unlock_slow();
+        if self.flags.load(Ordering::Relaxed) & HANDOVER != 0 {
+            return self.hand_over();
+        }
+        block::publish(&self.state, 0);
+        if self.flags.load(Ordering::SeqCst) & (QUEUED | WOKEN) == QUEUED {
+            self.wake_first();
         }
     }
 
@@ -115,50 +122,33 @@ impl RawMutex {
         let mut woken = 0;
         let mut overtaken = 0;
         while !self.spin(woken) {
-            let slot = Slot { handed: Cell::new(false), worker: block::place() };
+            let me = block::place();
+            let slot = Slot { handed: Cell::new(false), mine: me | LOCKED };
             let waiter = pin!(Waiter::new());
             let node = Node::new(waiter.as_ref(), 1, (&raw const slot).cast_mut().cast());
             let node = pin!(node);
             let mut queue = self.queue.lock();
-            self.flags.fetch_and(!woken, Ordering::SeqCst);
-            self.flags.fetch_or(QUEUED, Ordering::SeqCst);
-            block::fence_for_loom();
-            if self.take_or_ask(overtaken >= PATIENCE) {
-                if queue.is_empty() {
-                    self.flags.fetch_and(!QUEUED, Ordering::SeqCst);
-                }
-                return;
-            }
+            let ask = if overtaken >= PATIENCE { HANDOVER } else { 0 };
+            let flags = self.flags.load(Ordering::Relaxed);
+            self.flags.store(flags & !woken | QUEUED | ask, Ordering::SeqCst);
             match woken {
                 0 => queue.push(node.as_ref()),
                 // It was the first before. Only one waiter is woken at a time.
                 _ => queue.push_front(node.as_ref()),
             }
             drop(queue);
+            if me == 0 || self.state.load(Ordering::Relaxed) != me | LOCKED {
+                block::order_before_wait();
+                if self.state.load(Ordering::SeqCst) == 0 {
+                    self.wake_first();
+                }
+            }
             waiter.as_ref().wait(None, OnCancel::Ignore);
             if slot.handed.get() {
                 return;
             }
             woken = WOKEN;
             overtaken += 1;
-        }
-    }
-
-    /// Under the queue's lock: takes the lock if nobody has it, and otherwise asks the holder to
-    /// hand it over, if `ask`. Returns whether it has taken the lock.
-    fn take_or_ask(&self, ask: bool) -> bool {
-        loop {
-            let state = self.state.load(Ordering::SeqCst);
-            let new = match state {
-                0 => LOCKED,
-                LOCKED if ask => LOCKED | HANDOVER,
-                _ => return false,
-            };
-            let changed =
-                self.state.compare_exchange(state, new, Ordering::SeqCst, Ordering::Relaxed);
-            if changed.is_ok() {
-                return state == 0;
-            }
         }
     }
 
@@ -169,13 +159,13 @@ impl RawMutex {
         loop {
             if self.state.load(Ordering::Relaxed) == 0 && self.take() {
                 if woken != 0 {
-                    self.flags.fetch_and(!woken, Ordering::SeqCst);
+                    self.clear_woken();
                 }
                 return true;
             }
             if rounds == ROUNDS
                 // The holder is a suspended fiber of this worker, or others wait already.
-                || (me != 0 && self.owner.load(Ordering::Relaxed) == me)
+                || (me != 0 && self.state.load(Ordering::Relaxed) == me | LOCKED)
                 || (woken == 0 && self.flags.load(Ordering::Relaxed) & QUEUED != 0)
             {
                 return false;
@@ -191,12 +181,12 @@ impl RawMutex {
     #[cold]
     fn lock_unwinding(&self) {
         const PAUSE: Duration = Duration::from_micros(50);
-        /// Far longer than it takes from taking the lock to saying who has it.
+        /// Far longer than a waiter needs to take what it was handed.
         const CERTAIN: Duration = Duration::from_secs(2);
         let me = block::place();
         let mut certain_ns = clock::deadline_ns(CERTAIN);
         while !self.take() {
-            if self.owner.load(Ordering::Relaxed) != me {
+            if self.state.load(Ordering::Relaxed) != me | LOCKED {
                 certain_ns = clock::deadline_ns(CERTAIN);
             } else if clock::now_ns() >= certain_ns {
                 eprintln!(
@@ -211,33 +201,62 @@ impl RawMutex {
         }
     }
 
+    /// A waiter that was woken has the lock.
+    fn clear_woken(&self) {
+        let queue = self.queue.lock();
+        let flags = self.flags.load(Ordering::Relaxed);
+        self.flags.store(flags & !WOKEN, Ordering::SeqCst);
+        drop(queue);
+    }
+
+    /// The lock was let go of while somebody waited.
     #[cold]
     #[inline(never)]
-    fn unlock_slow(&self) {
+    fn wake_first(&self) {
         let mut queue = self.queue.lock();
-        // This also acquires what the last holder did, who may be another than the caller.
-        let state = self.state.load(Ordering::SeqCst);
-        if state & LOCKED != 0 || self.flags.load(Ordering::SeqCst) & WOKEN != 0 {
-            // Whoever has it now, or was woken, sees to the others.
+        let flags = self.flags.load(Ordering::Relaxed);
+        if flags & WOKEN != 0 || self.state.load(Ordering::SeqCst) != 0 {
+            // Whoever was woken, or has it now, sees to the others.
             return;
         }
-        let first = queue.claim_first();
-        if queue.is_empty() {
-            self.flags.fetch_and(!QUEUED, Ordering::SeqCst);
+        let asked = flags & HANDOVER != 0;
+        // SAFETY: in the frame of a waiter in the queue, which only looks at it meanwhile.
+        let slot = |slot: *mut ()| unsafe { &*slot.cast::<Slot>() };
+        // Nobody withdraws, so what was taken for the first waiter becomes its.
+        let first = queue.claim_first_if(|_, of| !asked || self.take_as(slot(of).mine));
+        let left = if queue.is_empty() { 0 } else { QUEUED };
+        match &first {
+            Some(first) if asked => {
+                slot(first.slot()).handed.set(true);
+                self.flags.store(left, Ordering::SeqCst);
+            }
+            Some(_) => self.flags.store(left | WOKEN, Ordering::SeqCst),
+            // Somebody was faster, who has been asked to hand it over.
+            None if left != 0 => {}
+            None => self.flags.store(0, Ordering::SeqCst),
         }
-        let Some(first) = first else { return };
-        if state == HANDOVER {
+        drop(queue);
+        drop(first);
+    }
+
+    /// By the holder, who was asked to.
+    #[cold]
+    #[inline(never)]
+    fn hand_over(&self) {
+        let mut queue = self.queue.lock();
+        let first = queue.claim_first();
+        let left = if queue.is_empty() { 0 } else { QUEUED };
+        self.flags.store(left, Ordering::SeqCst);
+        let mut next = 0;
+        if let Some(first) = &first {
             // SAFETY: in the frame of a waiter that is claimed and not woken, and does not look at
             // it before it is.
             let slot = unsafe { &*first.slot().cast::<Slot>() };
             slot.handed.set(true);
-            self.owner.store(slot.worker, Ordering::Relaxed);
-            // Nobody else changes it now: it may not be taken, and the queue is ours.
-            self.state.store(LOCKED, Ordering::SeqCst);
-        } else {
-            self.flags.fetch_or(WOKEN, Ordering::SeqCst);
+            next = slot.mine;
         }
+        self.state.store(next, Ordering::Release);
         drop(queue);
-        first.wake();
+        drop(first);
     }
 }

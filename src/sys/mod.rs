@@ -8,6 +8,7 @@ pub(crate) mod file;
 pub(crate) mod futex;
 pub(crate) mod mask;
 pub(crate) mod mem;
+pub(crate) mod membarrier;
 pub(crate) mod path;
 pub(crate) mod process;
 pub(crate) mod ring;

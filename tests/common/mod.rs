@@ -5,6 +5,7 @@
 //! under the name `fs` and demands the same outcome, so that std says what is right.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub mod example;
 pub mod process;
 pub mod rng;
 pub mod scopes;

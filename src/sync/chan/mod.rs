@@ -22,8 +22,9 @@
 
 mod messages;
 
+use super::bias::Biased;
 use super::block;
-use super::lock::{Guard, Locked};
+use super::lock::Guard;
 use super::select::Place;
 use super::wait::{Claimed, Node, Queue, Waiter};
 use crate::atomic::{AtomicUsize, Ordering};
@@ -86,7 +87,7 @@ type Slot<T> = UnsafeCell<Option<T>>;
 
 /// See the module's head. The handles count themselves (`add_sender` and so on).
 pub(crate) struct Channel<T> {
-    state: Locked<State<T>>,
+    state: Biased<State<T>>,
     /// Messages in the queue, as of the last change: to be looked at without the lock.
     length: AtomicUsize,
 }
@@ -117,7 +118,7 @@ impl<T> Channel<T> {
             sending: Queue::new(),
             receiving: Queue::new(),
         };
-        Self { state: Locked::new(state), length: AtomicUsize::new(0) }
+        Self { state: Biased::new(state), length: AtomicUsize::new(0) }
     }
 
     /// The capacity, if there is a limit.

@@ -1,0 +1,125 @@
+//! Fences of which only one side pays: a compiler's fence on the side that is taken all the time
+//! ([`light`]), and a system call on the other one ([`heavy`]), which has every running thread of
+//! the process execute a full fence.
+//!
+//! ```text
+//!   often                          rarely
+//!   -----                          ------
+//!   a.store(1)                     b.store(1)
+//!   light()                        heavy()
+//!   look at b                      look at a
+//! ```
+//!
+//! At least one of the two sees what the other has stored, if [`is_on`] told the frequent side so;
+//! where it did not, that side needs a fence, and `heavy` is one for the rare side. Why: the thread
+//! on the left executes a full fence at some point during `heavy`. If that is before its look, the
+//! look comes after the store to `b`. If it is after its look, it is after its store as well, which
+//! the look at `a` then sees. A thread that does not run has had a fence when it was taken off its
+//! core.
+
+use std::sync::atomic::{AtomicBool, Ordering, compiler_fence, fence};
+use std::time::Duration;
+
+/// Whether the process is registered for `heavy`.
+static ON: AtomicBool = AtomicBool::new(false);
+
+/// Asks the kernel, once; `is_on` says what came of it.
+pub(crate) fn set_up() {
+    if !is_on() && call(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) {
+        ON.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Whether `light` is enough. Asked anew each time, and before the store: who is told yes looks at
+/// what was stored before any `heavy` that was told no.
+#[inline(always)]
+pub(crate) fn is_on() -> bool {
+    ON.load(Ordering::Acquire)
+}
+
+/// See the module's head.
+#[inline(always)]
+pub(crate) fn light() {
+    compiler_fence(Ordering::SeqCst);
+}
+
+/// See the module's head.
+pub(crate) fn heavy() {
+    fence(Ordering::SeqCst);
+    if is_on() && !call(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED) {
+        refused();
+    }
+}
+
+/// As `heavy`, where the others do not ask `is_on` anew but once and for all.
+pub(crate) fn heavy_for_good() {
+    if is_on() {
+        heavy();
+    } else {
+        refused();
+    }
+}
+
+/// It was granted, and is not any more: a filter of system calls was installed since. The others
+/// pay for fences of their own from now on. Those who have not heard of it yet have done what they
+/// did without one long before this returns, since no store stays in its core for microseconds.
+#[cold]
+fn refused() {
+    ON.store(false, Ordering::SeqCst);
+    std::thread::sleep(Duration::from_millis(1));
+    fence(Ordering::SeqCst);
+}
+
+fn call(command: libc::c_int) -> bool {
+    // SAFETY: takes numbers only.
+    unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) == 0 }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::{heavy, is_on, light, set_up};
+    use std::sync::Barrier;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    use std::thread;
+
+    /// Both sides at the same time, again and again: one of them sees the other.
+    #[test]
+    fn one_side_sees_the_other() {
+        const ROUNDS: usize = 2_000;
+        set_up();
+        if !is_on() {
+            return;
+        }
+        let (a, b) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let seen: Vec<AtomicUsize> = (0..ROUNDS).map(|_| AtomicUsize::new(0)).collect();
+        let start = Barrier::new(2);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                start.wait();
+                for (round, seen) in (1..).zip(&seen) {
+                    a.store(round, Relaxed);
+                    light();
+                    if b.load(Relaxed) >= round {
+                        seen.fetch_add(1, Relaxed);
+                    }
+                    // Not far ahead of the other side.
+                    while round > b.load(Relaxed) + 1 {
+                        thread::yield_now();
+                    }
+                }
+            });
+            start.wait();
+            for (round, seen) in (1..).zip(&seen) {
+                b.store(round, Relaxed);
+                heavy();
+                if a.load(Relaxed) >= round {
+                    seen.fetch_add(1, Relaxed);
+                }
+                while round > a.load(Relaxed) + 1 {
+                    thread::yield_now();
+                }
+            }
+        });
+        assert!(seen.iter().all(|seen| seen.load(Relaxed) > 0), "neither saw the other");
+    }
+}
