@@ -310,7 +310,8 @@ fn other_fibers_run_and_a_copy_can_be_cancelled() {
             let mut copied = 0;
             let error = copy_counted(&mut from, &mut stream, &mut copied).unwrap_err();
             assert!(ramie::is_cancelled(&error), "{error}");
-            assert_eq!(from.stream_position().unwrap(), copied);
+            // Ahead of it where the bytes had to go through a buffer.
+            assert!(from.stream_position().unwrap() >= copied);
             copied
         });
         let (mut peer, _) = listener.accept().unwrap();
