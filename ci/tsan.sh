@@ -10,7 +10,7 @@
 # Not here: the unit tests of `arch`, which switch below the layer that tells sanitizers about it;
 # two overflow tests, in which a panic or a report is printed on an alternate signal stack that is
 # large enough for ordinary frames but not for ThreadSanitizer's (std's own report dies as ours does).
-# What tests other programs (`sums`, `macros`, `tidy`), and one that measures the process's memory are
+# What tests other programs (`sums`, `examples`, `macros`, `tidy`), and one that measures the process's memory are
 # not here either.
 # Nor are three tests that nearly fill stacks with frames, which are larger here, one that counts
 # threads, of which ThreadSanitizer adds one, and one that leaves just enough descriptors for itself.
@@ -34,7 +34,7 @@ cargo=(cargo +nightly test -Zbuild-std --target x86_64-unknown-linux-gnu)
 
 # "short" leaves out the tests of files, of which one was killed here (it asks for four gigabytes of
 # buffer, which the tool shadows): that is not understood well enough yet to hold up others.
-targets=$(integration tidy sums macros)
+targets=$(integration tidy sums examples cp kv proxy macros)
 if [[ ${1:-} == short ]]; then
     targets="--test fiber --test join --test local --test panics --test sched --test lost"
     targets+=" --test thread_end --test stress"

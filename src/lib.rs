@@ -134,6 +134,10 @@
 //! in none. The subscriber should be the process's: one that is set for a thread only
 //! (`with_default`) is seen by all fibers of the thread while the one that has set it is suspended.
 //!
+//! # Coming from elsewhere
+//! The [`guide`] has a page for those who come from std's threads, from Go, or from async code, and
+//! one that says what is guaranteed.
+//!
 //! # What to beware of
 //! - Nothing interrupts a fiber: one that computes for long keeps the others of its worker waiting.
 //!   Call [`yield_now`] now and then, or compute in [`unblock`].
@@ -161,6 +165,7 @@ pub mod cancel;
 mod coro;
 mod driver;
 pub mod fs;
+pub mod guide;
 pub mod io;
 pub mod net;
 mod op;

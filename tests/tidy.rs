@@ -38,7 +38,7 @@ const LAYERS: &[&[&str]] = &[
     &["coro"],
     &["driver"],
     &["sched"],
-    &["cancel", "fs", "os", "net", "time", "sync", "io", "process", "signal", "watch"],
+    &["cancel", "guide", "fs", "os", "net", "time", "sync", "io", "process", "signal", "watch"],
     &["fiber", "local", "probe", "runtime", "scope", "select", "future", "testing", "loom_models"],
 ];
 
