@@ -156,6 +156,51 @@ fn a_thousand_children() {
     });
 }
 
+/// Requests and deadlines at any moment: before the start, in a wait, after the end.
+#[test]
+fn broken_off_at_any_time() {
+    isolated("broken_off_at_any_time", || {
+        let mut random = common::rng::Rng::from_env();
+        let before = fds();
+        let runtime = runtime(2);
+        runtime.run(|| {
+            for _ in 0..30 {
+                let fibers: Vec<_> = (0..8)
+                    .map(|_| {
+                        let kind = random.below(4);
+                        let limit = random.micros(6000);
+                        ramie::spawn(move || {
+                            let mut command = Command::new("sh");
+                            command.args(["-c", "echo out; echo err >&2; sleep 0.003"]);
+                            command.kill_on_drop(true).stderr(Stdio::null());
+                            match kind {
+                                0 => command.status().map(drop),
+                                1 => command.stderr(Stdio::piped()).output().map(drop),
+                                2 => time::timeout(limit, || command.output()).map(drop),
+                                _ => command.spawn()?.wait_timeout(limit).map(drop),
+                            }
+                        })
+                    })
+                    .collect();
+                ramie::sleep(random.micros(6000));
+                for fiber in fibers {
+                    if random.below(2) == 0 {
+                        fiber.cancel();
+                    }
+                    match fiber.join().unwrap() {
+                        Err(error) if is_cancelled(&error) => {}
+                        Err(error) if error.kind() == ErrorKind::TimedOut => {}
+                        result => result.unwrap(),
+                    }
+                }
+            }
+        });
+        drop(runtime);
+        eventually("no child is left", || !has_children());
+        eventually("the descriptors are closed", || fds() == before);
+    });
+}
+
 /// A wait needs a descriptor, and does without if there is none.
 #[test]
 fn waiting_without_descriptors() {

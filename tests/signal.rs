@@ -217,6 +217,44 @@ fn workers_are_not_disturbed() {
     });
 }
 
+/// Receivers come and go in a storm of signals; whoever waits for one that comes after he has
+/// begun gets it.
+#[test]
+fn comings_and_goings() {
+    let _watchdog = watch::dog();
+    static DONE: AtomicBool = AtomicBool::new(false);
+    let (a, b) = (fresh(), fresh());
+    drop(Signals::new(&[a]).unwrap()); // from here on it is caught
+    let storm = std::thread::spawn(move || {
+        while !DONE.load(Ordering::SeqCst) {
+            send(a);
+            std::thread::yield_now();
+        }
+    });
+    runtime(2).run(|| {
+        let fibers: Vec<_> = (0..40_u64)
+            .map(|n| {
+                ramie::spawn(move || {
+                    for round in 0..25 {
+                        let signals = Signals::new(&[a]).unwrap();
+                        let limit = Duration::from_micros(n * round % 300);
+                        let _ = signals.recv_timeout(limit).unwrap();
+                        assert_eq!(signals.recv().unwrap(), a);
+                    }
+                    let signals = Signals::new(&[b]).unwrap();
+                    raise(b);
+                    assert_eq!(signals.recv().unwrap(), b);
+                })
+            })
+            .collect();
+        for fiber in fibers {
+            fiber.join().unwrap();
+        }
+    });
+    DONE.store(true, Ordering::SeqCst);
+    storm.join().unwrap();
+}
+
 #[test]
 fn usual_signals() {
     isolated("usual_signals", || {
