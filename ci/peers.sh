@@ -23,3 +23,5 @@ for workers in 1 2; do
     cargo run --quiet --release --bin ramie-bench-peers -- "$workers" "$@"
     cargo run --quiet --release --bin coordination -- "$workers" "$@"
 done
+# HTTP needs wrk; without, those rows stay empty.
+cargo run --quiet --release --bin network -- "$@"

@@ -51,7 +51,7 @@
 //! [`fs`] is [`std::fs`] with the same names, signatures and errors, and a few extras. Its
 //! [`fs::File`] implements std's `Read`, `Write` and `Seek`, so that what is built on them, such as
 //! [`BufReader`](std::io::BufReader), suspends too. [`os::unix::fs`] has the rest of what Unix
-//! offers.
+//! offers. [`watch`] tells when files and directories change.
 //!
 //! # Sockets
 //! [`net`] is [`std::net`], and [`os::unix::net`] has the sockets of the Unix family. A server is a
@@ -181,6 +181,7 @@ pub mod sync;
 #[expect(unsafe_code, reason = "L0: system calls")]
 mod sys;
 pub mod time;
+pub mod watch;
 
 #[expect(unsafe_code, reason = "L8: handles own references to fibers")]
 mod fiber;

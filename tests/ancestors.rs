@@ -13,6 +13,7 @@
 //! | a read of a non-blocking descriptor fails instead of waiting       | `a_read_of_a_non_...`     |
 //! | calls without a ring operation block the worker                    | `calls_without_an_...`    |
 //! | a lock is waited for by trying again and again                     | `a_file_lock_is_...`      |
+//! | a watch cannot be removed, and deletions are never reported        | in `watch.rs`             |
 //! | `write_mode` drops its mode, `read_limited` its limit, `readv` is missing | in `fs_*_contract.rs` |
 
 mod common;

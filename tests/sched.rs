@@ -2,7 +2,7 @@
 
 use ramie::Runtime;
 use std::cell::{Cell, RefCell};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
@@ -273,6 +273,35 @@ fn a_cancel_request_meets_the_start() {
             }
             fiber.cancel();
             assert!(fiber.join().unwrap() < Duration::from_secs(1), "round {n}");
+        }
+    });
+}
+
+/// Small fibers are left to their owner for as long as it gets through them, and no longer: here it
+/// computes until others have run them.
+#[test]
+fn what_a_busy_owner_leaves_is_taken() {
+    in_time(|| {
+        for spin_us in [0, 20] {
+            let spin = Duration::from_micros(spin_us);
+            let rt = Runtime::builder().workers(2).spin(spin).build().unwrap();
+            rt.run(|| {
+                for _ in 0..100 {
+                    let small: Vec<_> = (0..100).map(|n| ramie::spawn(move || n)).collect();
+                    small.into_iter().for_each(|fiber| _ = fiber.join().unwrap());
+                    let ran = Arc::new(AtomicUsize::new(0));
+                    let left: Vec<_> = (0..20)
+                        .map(|_| {
+                            let ran = Arc::clone(&ran);
+                            ramie::spawn(move || ran.fetch_add(1, Ordering::SeqCst))
+                        })
+                        .collect();
+                    while ran.load(Ordering::SeqCst) < 20 {
+                        std::hint::spin_loop();
+                    }
+                    left.into_iter().for_each(|fiber| _ = fiber.join().unwrap());
+                }
+            });
         }
     });
 }

@@ -1,4 +1,5 @@
 //! Buffers that the kernel picks from when it receives: a ring of them, shared with one io_uring.
+#![allow(dead_code, reason = "each program uses some of it")]
 
 use io_uring::IoUring;
 use io_uring::types::BufRingEntry;

@@ -1,5 +1,6 @@
 //! Load for servers, and what they spend on it: a server is a process of its own on core 0, the
 //! load comes from a ring on core 1, and the server's time is the kernel's account of its process.
+#![allow(dead_code, reason = "each program uses some of it")]
 
 #[path = "buffers.rs"]
 mod buffers;

@@ -159,7 +159,7 @@ pub(crate) struct Lack {
 
 /// Makes a ring and looks at it.
 pub(crate) fn ring() -> io::Result<Ring> {
-    let (caps, setup) = super::uring::look()?;
+    let (caps, setup) = on_a_thread_of_its_own(super::uring::look)?;
     let mut ring = Ring { flags: setup.flags, lacks: Vec::new() };
     for (cap, what, instead) in [
         (Cap::IowqMaxWorkers, "a limit for the kernel's own I/O threads", "the kernel's limit"),
@@ -225,6 +225,19 @@ fn is_hidden(method: WakeMethod) -> bool {
     }
 }
 
+/// Makes an experiment with a ring. Some time after a ring has gone, the kernel takes its traces
+/// off the thread that used it, and for that interrupts what the thread waits in: a `recv` with a
+/// timeout, say, then fails with `EINTR`. So the thread goes first.
+fn on_a_thread_of_its_own<T: Send>(f: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("ramie-probe".into());
+        match thread.spawn_scoped(scope, f)?.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
 fn test_wake_methods(
     candidates: &[WakeMethod],
     failed: &mut Vec<WakeMethod>,
@@ -236,7 +249,8 @@ fn test_wake_methods(
         let works = match known {
             Some(works) => works,
             None => {
-                let works = !is_hidden(method) && super::uring::self_test(method)?;
+                let works = !is_hidden(method)
+                    && on_a_thread_of_its_own(|| super::uring::self_test(method))?;
                 tested.push((method, works));
                 if !works && !is_hidden(method) {
                     failed.push(method);

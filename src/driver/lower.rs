@@ -182,7 +182,8 @@ pub(crate) fn may_attempt(op: &Op<'_>, inline: &Inline) -> bool {
 pub(crate) fn attempt(op: &mut Op<'_>, inline: &Inline, crowd: usize) -> Option<Attempt> {
     if let Op::Send { .. } | Op::Recv { .. } = op {
         // Others in line enter the ring anyway, and all have their ops done by that.
-        return Some(if crowd == 0 { transfer(op, inline) } else { Attempt::Refused });
+        let alone = crowd == 0 || inline.crowd == usize::MAX;
+        return Some(if alone { transfer(op, inline) } else { Attempt::Refused });
     }
     let Some(Reading { fd, len, habit, .. }) = Reading::of(op) else {
         return Some(write(op, inline));

@@ -11,7 +11,7 @@ const ON_STACK: usize = 384;
 ///
 /// # Errors
 /// `InvalidInput` if the path has a NUL byte inside.
-pub(super) fn with_cstr<T>(path: &Path, f: impl FnOnce(&CStr) -> io::Result<T>) -> io::Result<T> {
+pub(crate) fn with_cstr<T>(path: &Path, f: impl FnOnce(&CStr) -> io::Result<T>) -> io::Result<T> {
     let bytes = path.as_os_str().as_bytes();
     if bytes.len() >= ON_STACK {
         return f(&CString::new(bytes).map_err(|_| has_nul())?);

@@ -20,6 +20,9 @@
 //! # Where it differs from std
 //! - Names are looked up on the blocking pool. That is why [`ToSocketAddrs`] is a trait of this
 //!   crate; it is implemented for the same types.
+//! - [`Incoming`] pauses after an error that says that there is no room for another connection (too
+//!   many open files, no memory), for 1 to 100 ms: the connection stays in line, so that the next
+//!   attempt would fail at once.
 //! - A write to a closed connection never raises `SIGPIPE`, whatever the process's disposition.
 //!
 //! | file        | what                                                            |
@@ -27,11 +30,15 @@
 //! | `tcp.rs`    | [`TcpStream`], [`TcpListener`]                                  |
 //! | `udp.rs`    | [`UdpSocket`]                                                   |
 //! | `unix.rs`   | the Unix family                                                 |
+//! | `many.rs`   | several datagrams at once                                       |
+//! | `backoff.rs` | what [`Incoming`] does when there is no room                   |
 //! | `lookup.rs` | [`ToSocketAddrs`]                                               |
 //! | `socket.rs` | what they have in common                                        |
 #![forbid(unsafe_code)]
 
+mod backoff;
 mod lookup;
+mod many;
 mod socket;
 mod tcp;
 mod udp;

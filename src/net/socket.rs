@@ -94,7 +94,7 @@ impl<S: Into<OwnedFd> + AsFd> Socket<S> {
     }
 
     #[inline]
-    fn is_nonblocking(&self) -> bool {
+    pub(super) fn is_nonblocking(&self) -> bool {
         self.modes.get().is_some_and(|modes| modes.nonblocking.load(Relaxed))
     }
 
@@ -107,7 +107,7 @@ impl<S: Into<OwnedFd> + AsFd> Socket<S> {
     }
 
     #[inline]
-    fn timeout(&self, way: Way) -> Option<Duration> {
+    pub(super) fn timeout(&self, way: Way) -> Option<Duration> {
         self.modes.get()?;
         match self.timeout_of(way).load(Relaxed) {
             0 => None,
@@ -151,8 +151,11 @@ impl<S: Into<OwnedFd> + AsFd> Socket<S> {
         in_time(submit_within(op, self.timeout(Way::Write))).map(count)
     }
 
-    /// `recvmsg` into several buffers.
+    /// `readv`, for streams.
     pub(super) fn recv_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        if bufs.iter().all(|buf| buf.is_empty()) {
+            return Ok(0); // `recvmsg` would wait, which `readv` does not
+        }
         self.recv_message(&mut Incoming::new(bufs, None, None), 0)
     }
 
@@ -218,7 +221,7 @@ fn detach<S: Into<OwnedFd>>(inner: S) -> Detach<S> {
 }
 
 /// What std reports when a timeout of the socket has run out.
-fn in_time<T>(result: Option<io::Result<T>>) -> io::Result<T> {
+pub(super) fn in_time<T>(result: Option<io::Result<T>>) -> io::Result<T> {
     result.unwrap_or_else(|| Err(io::Error::from_raw_os_error(libc::EAGAIN)))
 }
 

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use super::ToSocketAddrs;
+use super::backoff::Backoff;
 use super::lookup::first_that;
 use super::socket::{Socket, Way, connect};
 use crate::sched;
@@ -69,6 +70,7 @@ pub struct TcpListener(Socket<std_net::TcpListener>);
 #[derive(Debug)]
 pub struct Incoming<'a> {
     listener: &'a TcpListener,
+    backoff: Backoff,
 }
 
 impl TcpStream {
@@ -100,6 +102,10 @@ impl TcpStream {
             return std_net::TcpStream::connect_timeout(addr, timeout).map(TcpStream::bare);
         }
         connect_to(addr, Some(timeout))
+    }
+
+    pub(crate) fn as_std(&self) -> &std_net::TcpStream {
+        self.0.std()
     }
 
     fn bare(stream: std_net::TcpStream) -> TcpStream {
@@ -189,9 +195,13 @@ impl TcpListener {
         Ok((TcpStream::bare(fd.into()), addr.to_inet()?))
     }
 
-    /// An endless iterator over the connections.
+    /// An endless iterator over the connections. It takes none before it is asked to: what waits
+    /// in line when it is dropped, or its fiber cancelled, is there for the next one.
+    ///
+    /// Errors do not end it. After one that says that there is no room, such as too many open
+    /// files, it pauses before the next attempt.
     pub fn incoming(&self) -> Incoming<'_> {
-        Incoming { listener: self }
+        Incoming { listener: self, backoff: Backoff::default() }
     }
 
     /// A second handle of the same socket.
@@ -207,7 +217,8 @@ impl Iterator for Incoming<'_> {
     type Item = io::Result<TcpStream>;
 
     fn next(&mut self) -> Option<io::Result<TcpStream>> {
-        Some(self.listener.accept().map(|(stream, _)| stream))
+        let Incoming { listener, backoff } = self;
+        Some(backoff.next(|| listener.accept()).map(|(stream, _)| stream))
     }
 }
 

@@ -1,7 +1,7 @@
 //! UDP.
 
 use std::fmt;
-use std::io;
+use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{self as std_net, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::time::Duration;
@@ -105,6 +105,64 @@ impl UdpSocket {
     /// Those of `send`.
     pub fn send(&self, buf: &[u8]) -> io::Result<usize> {
         self.0.send(buf)
+    }
+
+    /// Receives several datagrams at once, one into each buffer, and returns for each its length
+    /// and who has sent it. Waits for the first, and takes those that are there by then, 1024 at
+    /// most. What does not fit into a buffer is lost. Not in std.
+    ///
+    /// # Errors
+    /// Those of `recvmmsg`.
+    ///
+    /// # Cancellation
+    /// Nothing has been received then.
+    ///
+    /// # Examples
+    /// ```
+    /// use ramie::net::UdpSocket;
+    /// use std::io::{IoSlice, IoSliceMut};
+    ///
+    /// let (a, b) = (UdpSocket::bind("127.0.0.1:0")?, UdpSocket::bind("127.0.0.1:0")?);
+    /// a.connect(b.local_addr()?)?;
+    /// assert_eq!(a.send_many(&[IoSlice::new(b"one"), IoSlice::new(b"three")])?, 2);
+    ///
+    /// let mut bufs = [[0; 16]; 4];
+    /// let mut bufs = bufs.each_mut().map(|buf| IoSliceMut::new(buf));
+    /// let received = b.recv_many(&mut bufs)?;
+    /// assert_eq!(received, [(3, a.local_addr()?), (5, a.local_addr()?)]);
+    /// assert_eq!(&bufs[1][..5], b"three");
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn recv_many(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<Vec<(usize, SocketAddr)>> {
+        self.0.recv_many(bufs)
+    }
+
+    /// Sends each buffer as a datagram to where the socket is connected, as many as there is room
+    /// for, 1024 at most. Waits for room for the first. Returns how many were sent. Not in std.
+    ///
+    /// # Errors
+    /// Those of `sendmmsg`, for the first; one that concerns another ends the count before it.
+    ///
+    /// # Cancellation
+    /// Nothing has been sent then.
+    pub fn send_many(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.0.send_many(bufs, None)
+    }
+
+    /// As [`send_many`](UdpSocket::send_many), each to the address with the same index. Not in std.
+    ///
+    /// # Errors
+    /// As `send_many`.
+    ///
+    /// # Panics
+    /// If there are not as many addresses as buffers.
+    ///
+    /// # Cancellation
+    /// Nothing has been sent then.
+    pub fn send_many_to(&self, bufs: &[IoSlice<'_>], addrs: &[SocketAddr]) -> io::Result<usize> {
+        assert_eq!(bufs.len(), addrs.len(), "each datagram has an address");
+        let addrs: Vec<_> = addrs.iter().map(SockAddr::inet).collect();
+        self.0.send_many(bufs, Some(&addrs))
     }
 
     /// A second handle of the same socket.

@@ -9,6 +9,7 @@ use std::os::unix::net::{self as std_net, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
+use super::backoff::Backoff;
 use super::socket::{Socket, Way, connect};
 use crate::sched::{blocking, recv_fds};
 use crate::sys::socket::{Control, Outgoing, SockAddr, socket};
@@ -50,6 +51,7 @@ pub struct UnixDatagram(Socket<std_net::UnixDatagram>);
 #[derive(Debug)]
 pub struct Incoming<'a> {
     listener: &'a UnixListener,
+    backoff: Backoff,
 }
 
 impl UnixStream {
@@ -194,9 +196,13 @@ impl UnixListener {
         Ok((stream, addr))
     }
 
-    /// An endless iterator over the connections.
+    /// An endless iterator over the connections. It takes none before it is asked to: what waits
+    /// in line when it is dropped, or its fiber cancelled, is there for the next one.
+    ///
+    /// Errors do not end it. After one that says that there is no room, such as too many open
+    /// files, it pauses before the next attempt.
     pub fn incoming(&self) -> Incoming<'_> {
-        Incoming { listener: self }
+        Incoming { listener: self, backoff: Backoff::default() }
     }
 
     /// A second handle of the same socket.
@@ -212,7 +218,12 @@ impl Iterator for Incoming<'_> {
     type Item = io::Result<UnixStream>;
 
     fn next(&mut self) -> Option<io::Result<UnixStream>> {
-        Some(self.listener.accept().map(|(stream, _)| stream))
+        let Incoming { listener, backoff } = self;
+        Some(backoff.next(|| listener.accept()).map(|(stream, _)| stream))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (usize::MAX, None)
     }
 }
 

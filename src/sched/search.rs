@@ -22,6 +22,8 @@ const MAIL_WAITS: u32 = 3;
 /// How long to wait for mail, as a multiple of `Config::spin`: longer than a wake-up takes, so that
 /// two workers that had to wake each other once stay awake.
 const MAIL_SPINS: u32 = 3;
+/// How much longer a search may be while others have fresh fibers that are not worth taking.
+const LINGER_NS: u64 = 100_000;
 /// Looks around between two looks at the clock.
 const LOOKS_PER_CLOCK: u32 = 16;
 
@@ -135,8 +137,9 @@ impl Worker {
             if due || self.shared.phase() == Phase::Stopped {
                 return due;
             }
-            // What is not worth taking yet may be soon, and lying down is refused meanwhile.
-            if now_ns >= end_ns && !self.work_elsewhere(2) {
+            // What is not worth taking yet may be soon, and lying down is refused meanwhile. The
+            // loop has other things to look at, but not often.
+            if now_ns >= end_ns && (now_ns >= end_ns + LINGER_NS || !self.work_elsewhere(2)) {
                 return false;
             }
         }

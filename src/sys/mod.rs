@@ -2,10 +2,12 @@
 
 pub(crate) mod caught;
 pub(crate) mod clock;
+pub(crate) mod datagrams;
 pub(crate) mod epoll;
 pub(crate) mod fifo;
 pub(crate) mod file;
 pub(crate) mod futex;
+pub(crate) mod inotify;
 pub(crate) mod mask;
 pub(crate) mod mem;
 pub(crate) mod membarrier;

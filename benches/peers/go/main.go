@@ -38,6 +38,10 @@ func main() {
 		fmt.Println(nsPer(1, func() { skynet(amount) }) / 1e6)
 	case "sleeps":
 		sleeps(amount)
+	case "echo":
+		echo()
+	case "http":
+		hello()
 	default:
 		os.Exit(2)
 	}
