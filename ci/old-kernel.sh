@@ -37,16 +37,18 @@ if [[ -z $kernel ]]; then
 fi
 [[ $kernel == linux-image-6.1.* ]] || skip "no Linux 6.1 among this system's packages: ${kernel:-none}"
 
-# unpack <package>: once, below $work
+# unpack <package>: once, below $work; false if it is not to be had
 unpack() {
     [[ -e $work/$1 ]] && return
-    rm -rf "$work/download" && mkdir "$work/download"
-    (cd "$work/download" && { apt-get download "$1" || { apt-get update && apt-get download "$1"; }; })
-    dpkg-deb -x "$work"/download/*.deb "$work/$1.new"
-    mv "$work/$1.new" "$work/$1"
+    rm -rf "$work/download" "$work/$1.new"
+    mkdir "$work/download"
+    (cd "$work/download" && { apt-get download "$1" || { apt-get update && apt-get download "$1"; }; }) &&
+        dpkg-deb -x "$work"/download/*.deb "$work/$1.new" &&
+        mv "$work/$1.new" "$work/$1"
 }
-unpack "$kernel"
-unpack busybox-static
+for package in "$kernel" busybox-static; do
+    unpack "$package" || skip "cannot download $package"
+done
 
 names=${RAMIE_OLD_KERNEL_TESTS:-$FULL}
 [[ ${1:-} != short ]] || names=$SHORT

@@ -138,6 +138,46 @@ fn cancelled_waits() {
 }
 
 /// Only a wait suspends: inside `no_suspend` the rest works.
+/// Used by one worker for a while, then by another one and by a thread at the same time, at any
+/// moment: nothing is lost, nothing doubled, and each sender's messages stay in order.
+#[test]
+fn a_channel_of_one_worker_becomes_that_of_others() {
+    const ALONE: u64 = 200;
+    const EACH: u64 = 500;
+    let runtime = ramie::Runtime::builder().workers(2).build().unwrap();
+    for round in 0..50 {
+        let (tx, rx) = mpmc::bounded(1 + round % 7);
+        let send = |of: u64, tx: mpmc::Sender<u64>| {
+            move || (0..EACH).for_each(|n| tx.send(of * EACH + n).unwrap())
+        };
+        let mut received = runtime.run(|| {
+            for n in 0..ALONE {
+                tx.send(n).unwrap();
+                assert_eq!(rx.recv(), Ok(n));
+            }
+            let thread = std::thread::spawn(send(0, tx.clone()));
+            let fibers = [1, 2, 3].map(|of| ramie::spawn(send(of, tx.clone())));
+            let other = rx.clone();
+            let other = ramie::spawn(move || other.iter().collect::<Vec<_>>());
+            drop(tx);
+            let mine: Vec<_> = rx.iter().collect();
+            fibers.into_iter().for_each(|fiber| fiber.join().unwrap());
+            thread.join().unwrap();
+            [mine, other.join().unwrap()]
+        });
+        for received in &received {
+            for of in 0..4 {
+                let from = received.iter().filter(|n| *n / EACH == of);
+                assert!(from.is_sorted(), "out of order");
+            }
+        }
+        let [mut all, other] = std::mem::take(&mut received);
+        all.extend(other);
+        all.sort_unstable();
+        assert!(all.into_iter().eq(0..4 * EACH), "lost or doubled");
+    }
+}
+
 #[test]
 fn inside_no_suspend() {
     let _watchdog = common::watch::dog();

@@ -227,8 +227,8 @@ fn a_promised_close_of_a_cancelled_fiber() {
 #[test]
 fn no_descriptor_is_left() {
     isolated("no_descriptor_is_left", || {
-        let rt = runtime(2);
-        rt.run(|| {
+        // One worker: a second one may start at any time, and has a ring of its own.
+        runtime(1).run(|| {
             let temp = TempDir::new();
             let work = || {
                 let dir = Dir::open(temp.path()).unwrap();

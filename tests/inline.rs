@@ -446,6 +446,9 @@ fn a_runtime_that_ends_ends_endless_reading() {
 
 #[test]
 fn nothing_is_allocated() {
+    if ramie::probe().driver() == Some(ramie::DriverKind::Poll) {
+        return; // what needs the blocking pool takes an entry in its queue
+    }
     let dir = TempDir::new();
     let path = file(dir.path(), &bytes(10_000));
     let each = |path: &Path| {

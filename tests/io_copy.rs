@@ -29,6 +29,18 @@ fn file_of(dir: &Path, bytes: &[u8]) -> File {
 /// Lengths below and above every buffer there is.
 const LENGTHS: &[usize] = &[0, 1, 8192, 8193, 70_000, 300_000, 3_000_000];
 
+/// After an error a file stands behind what was copied, where the kernel moves the bytes. Through a
+/// buffer, as on a fiber where no ring does that, it is ahead by what was not written, as with std.
+fn check_position(position: u64, copied: u64) {
+    let by_ring = ramie::probe().driver() == Some(ramie::DriverKind::Uring)
+        && std::env::var_os("RAMIE_CAPS").is_none();
+    if by_ring || !ramie::is_fiber() {
+        assert_eq!(position, copied);
+    } else {
+        assert!(position >= copied, "{position} < {copied}");
+    }
+}
+
 /// A connection, and what a thread does with its other end.
 fn tcp<T: Send + 'static>(
     f: impl FnOnce(std::net::TcpStream) -> T + Send + 'static,
@@ -257,8 +269,7 @@ contract! {
         let kind = result.unwrap_err().kind();
         assert!(matches!(kind, io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset));
         assert!((100_000..30_000_000).contains(&copied), "{copied}");
-        // Ahead of it where the bytes had to go through a buffer.
-        assert!(from.stream_position().unwrap() >= copied);
+        check_position(from.stream_position().unwrap(), copied);
 
         let (reader, mut writer) = pipe().unwrap();
         drop(reader);
@@ -310,8 +321,7 @@ fn other_fibers_run_and_a_copy_can_be_cancelled() {
             let mut copied = 0;
             let error = copy_counted(&mut from, &mut stream, &mut copied).unwrap_err();
             assert!(ramie::is_cancelled(&error), "{error}");
-            // Ahead of it where the bytes had to go through a buffer.
-            assert!(from.stream_position().unwrap() >= copied);
+            check_position(from.stream_position().unwrap(), copied);
             copied
         });
         let (mut peer, _) = listener.accept().unwrap();

@@ -513,8 +513,8 @@ fn check(watcher: &Watcher<()>, root: &Path, over: impl Fn() -> bool) {
 #[test]
 fn no_descriptor_is_left() {
     isolated("no_descriptor_is_left", || {
-        let rt = runtime(2);
-        rt.run(|| {
+        // One worker: a second one may start at any time, and has a ring of its own.
+        runtime(1).run(|| {
             let dir = TempDir::new();
             let work = || {
                 let watcher = Arc::new(Watcher::new().unwrap());

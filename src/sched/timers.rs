@@ -13,9 +13,9 @@
 //! get at, so nothing is written there when entries move: a timer knows its *slot*, and a table of
 //! slots says where in the heap it is.
 //!
-//! A timer without a deadline ([`NEVER`]) has a slot and no place in the heap: that is how the end
-//! of a runtime finds a fiber that waits for as long as it takes. Coming and going costs it a few
-//! stores, and no system call is bounded because of it.
+//! A timer without a deadline ([`NEVER`]) is in another table and has no place in the heap: that is
+//! how the end of a runtime finds a fiber that waits for as long as it takes. Coming and going
+//! costs it a few stores, and no system call is bounded because of it.
 #![forbid(unsafe_code)]
 
 use crate::arch::prefetch;
@@ -23,8 +23,10 @@ use crate::coro::{FiberPtr, TimerPtr};
 use crate::sys::clock::NEVER;
 
 const ARITY: usize = 4;
-/// The place of a timer that is in a slot alone.
-const NOWHERE: u32 = u32::MAX;
+/// Set in the slot of a timer without a deadline.
+const ENDLESS: u32 = 1 << 31;
+/// No slot.
+const NONE: u32 = u32::MAX;
 /// Between two wake-ups for timers alone, for each timer and at most.
 const PAUSE_EACH_NS: u64 = 1_000;
 const PAUSE_MAX_NS: u64 = 200_000;
@@ -48,14 +50,25 @@ impl Entry {
     }
 }
 
+/// A number of timers that are on as many stacks.
+fn few(count: usize) -> u32 {
+    assert!(count < NONE as usize & !(ENDLESS as usize), "fewer timers than 2^31");
+    count as u32
+}
+
 enum Slot {
     Timer(TimerPtr, FiberPtr),
     /// With the next free one.
     Free(Option<u32>),
 }
 
+enum Endless {
+    Timer(TimerPtr),
+    /// With the next free one, or `NONE`.
+    Free(u32),
+}
+
 /// See the module's head.
-#[derive(Default)]
 pub(crate) struct Timers {
     heap: Vec<Entry>,
     slots: Vec<Slot>,
@@ -65,16 +78,32 @@ pub(crate) struct Timers {
     /// The slot freed last.
     free: Option<u32>,
     sequence: u32,
-    /// Timers without a deadline.
-    endless: usize,
+    /// Timers without a deadline, the slot freed last, and how many there are.
+    endless: Vec<Endless>,
+    endless_free: u32,
+    endless_count: usize,
     /// When a timer fired last.
     fired_ns: u64,
 }
 
 impl Timers {
+    pub(crate) fn new() -> Self {
+        Self {
+            heap: Vec::new(),
+            slots: Vec::new(),
+            places: Vec::new(),
+            free: None,
+            sequence: 0,
+            endless: Vec::new(),
+            endless_free: NONE,
+            endless_count: 0,
+            fired_ns: 0,
+        }
+    }
+
     /// How many there are, with those without a deadline.
     pub(crate) fn len(&self) -> usize {
-        self.heap.len() + self.endless
+        self.heap.len() + self.endless_count
     }
 
     /// The earliest deadline.
@@ -91,18 +120,33 @@ impl Timers {
 
     #[inline]
     pub(crate) fn insert(&mut self, timer: TimerPtr) {
-        let slot = self.take_slot(timer);
-        timer.set_slot(slot);
-        if timer.deadline_ns() == NEVER {
-            self.places[slot as usize] = NOWHERE;
-            self.endless += 1;
-        } else {
-            self.insert_in_heap(timer, slot);
+        if timer.deadline_ns() != NEVER {
+            return self.insert_in_heap(timer);
         }
+        let slot = self.endless_free;
+        match self.endless.get_mut(slot as usize) {
+            Some(place) => {
+                let Endless::Free(next) = std::mem::replace(place, Endless::Timer(timer)) else {
+                    panic!("a free slot that holds a timer")
+                };
+                self.endless_free = next;
+                timer.set_slot(slot | ENDLESS);
+            }
+            None => self.insert_at_end(timer),
+        }
+        self.endless_count += 1;
     }
 
-    fn insert_in_heap(&mut self, timer: TimerPtr, slot: u32) {
+    #[cold]
+    fn insert_at_end(&mut self, timer: TimerPtr) {
+        timer.set_slot(few(self.endless.len()) | ENDLESS);
+        self.endless.push(Endless::Timer(timer));
+    }
+
+    fn insert_in_heap(&mut self, timer: TimerPtr) {
         let at = self.heap.len();
+        let slot = self.take_slot(timer);
+        timer.set_slot(slot);
         self.sequence = self.sequence.wrapping_add(1);
         let entry = Entry { deadline_ns: timer.deadline_ns(), sequence: self.sequence, slot };
         self.heap.push(entry);
@@ -112,7 +156,15 @@ impl Timers {
     /// Takes out a timer that is in here.
     #[inline]
     pub(crate) fn remove(&mut self, timer: TimerPtr) {
-        self.remove_slot(timer.slot());
+        let slot = timer.slot();
+        if slot & ENDLESS == 0 {
+            self.remove_slot(slot);
+        } else {
+            let slot = slot & !ENDLESS;
+            self.endless[slot as usize] = Endless::Free(self.endless_free);
+            self.endless_free = slot;
+            self.endless_count -= 1;
+        }
         timer.set_removed();
     }
 
@@ -139,30 +191,21 @@ impl Timers {
     /// Takes out any timer, while the heap is empty. The table of slots goes with them.
     #[cold]
     fn pop_endless(&mut self) -> Option<TimerPtr> {
-        self.free = None;
-        while let Some(slot) = self.slots.pop() {
-            self.places.pop();
-            if let Slot::Timer(timer, _) = slot {
-                self.endless -= 1;
+        self.endless_free = NONE;
+        while let Some(slot) = self.endless.pop() {
+            if let Endless::Timer(timer) = slot {
+                self.endless_count -= 1;
                 return Some(timer);
             }
         }
         None
     }
 
-    #[inline]
     fn remove_slot(&mut self, slot: u32) -> (TimerPtr, FiberPtr) {
         let freed = std::mem::replace(&mut self.slots[slot as usize], Slot::Free(self.free));
-        let Slot::Timer(timer, fiber) = freed else { panic!("a timer that is in no slot") };
+        let Slot::Timer(timer, fiber) = freed else { panic!("a timer that is in no heap") };
         self.free = Some(slot);
-        match self.places[slot as usize] {
-            NOWHERE => self.endless -= 1,
-            at => self.remove_place(at as usize),
-        }
-        (timer, fiber)
-    }
-
-    fn remove_place(&mut self, at: usize) {
+        let at = self.places[slot as usize] as usize;
         let last = self.heap.pop().expect("the timer is in the heap");
         if at < self.heap.len() {
             // The last entry takes its place and finds its own from there.
@@ -172,9 +215,9 @@ impl Timers {
                 self.sift_down(at, last);
             }
         }
+        (timer, fiber)
     }
 
-    #[inline]
     fn take_slot(&mut self, timer: TimerPtr) -> u32 {
         let taken = Slot::Timer(timer, timer.fiber());
         if let Some(slot) = self.free {
@@ -184,8 +227,7 @@ impl Timers {
             self.free = next;
             return slot;
         }
-        let slot = u32::try_from(self.slots.len()).expect("fewer timers than 2^32");
-        assert!(slot != u32::MAX, "fewer timers than 2^32");
+        let slot = few(self.slots.len());
         self.slots.push(taken);
         self.places.push(0);
         slot

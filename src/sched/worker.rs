@@ -124,7 +124,7 @@ impl Worker {
             next_id: Cell::new(0),
             ids_end: Cell::new(0),
             driver: RefCell::new(driver),
-            timers: RefCell::default(),
+            timers: RefCell::new(Timers::new()),
             stacks: RefCell::new(Cache::new(shared.stacks())),
             sanitize: UnsafeCell::new(sanitize::ThreadState::new()),
             search: super::search::State::new(shared.config()),

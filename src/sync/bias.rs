@@ -37,7 +37,8 @@ const CHANGES: u32 = 64;
 /// Looks at `kept` before the core is offered to others.
 const LOOKS: u32 = if cfg!(all(test, loom)) { 0 } else { 1000 };
 
-/// A value behind a tiny lock; see the module's head.
+/// A value behind a tiny lock; see the module's head. The lock comes first, then the value.
+#[repr(C)]
 pub(crate) struct Biased<T> {
     locked: Locked<T>,
     #[cfg_attr(all(test, loom), expect(dead_code, reason = "has a model of its own"))]

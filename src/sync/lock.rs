@@ -18,7 +18,8 @@ use model::{Held, Lock};
 #[cfg(not(all(test, loom)))]
 use spin::{Held, Lock};
 
-/// A value behind a tiny lock; see the module's head.
+/// A value behind a tiny lock, which comes first; see the module's head.
+#[repr(C)]
 pub(crate) struct Locked<T> {
     lock: Lock,
     value: UnsafeCell<T>,

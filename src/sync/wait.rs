@@ -440,20 +440,29 @@ impl Claimed {
     }
 
     /// Wakes it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn wake(self) {
-        drop(self);
+        // SAFETY: `self` is gone with this.
+        unsafe { self.wake_once() };
+        std::mem::forget(self);
     }
-}
 
-impl Drop for Claimed {
-    #[inline]
-    fn drop(&mut self) {
+    /// # Safety
+    /// Once.
+    #[inline(always)]
+    unsafe fn wake_once(&self) {
         // SAFETY: claimed and not woken (invariant 4). The reference to the waiter is used for
         // `set` only, after which the waiter may be gone. Nobody else sets its signal, as there is
         // one claim.
         let waiter = unsafe { (*self.0).waiter };
         block::set(&waiter.signal);
+    }
+}
+
+impl Drop for Claimed {
+    fn drop(&mut self) {
+        // SAFETY: `wake` forgets it.
+        unsafe { self.wake_once() };
     }
 }
 

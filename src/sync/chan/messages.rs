@@ -74,13 +74,14 @@ impl<T> Drop for FreeBlock<T> {
     }
 }
 
-/// See the module's head.
+/// See the module's head. What each message changes comes first, for `State`.
+#[repr(C)]
 pub(super) struct Messages<T> {
-    head: *mut Block<T>,
-    tail: *mut Block<T>,
     first: usize,
     end: usize,
     len: usize,
+    head: *mut Block<T>,
+    tail: *mut Block<T>,
     /// Emptied blocks, linked.
     spare: *mut Block<T>,
     spares: usize,
@@ -102,11 +103,11 @@ impl<T> Messages<T> {
 
     fn with_slots(slots: usize) -> Self {
         Self {
-            head: ptr::null_mut(),
-            tail: ptr::null_mut(),
             first: 0,
             end: 0,
             len: 0,
+            head: ptr::null_mut(),
+            tail: ptr::null_mut(),
             spare: ptr::null_mut(),
             spares: 0,
             slots,

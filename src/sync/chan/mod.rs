@@ -86,17 +86,27 @@ pub(crate) enum NotReceived {
 type Slot<T> = UnsafeCell<Option<T>>;
 
 /// See the module's head. The handles count themselves (`add_sender` and so on).
+///
+/// Between two workers the cost of a message is the number of cache lines that go from one to the
+/// other: here the first, with the lock and what each message changes, and the last; what is only
+/// looked at stays with both.
+#[repr(C, align(64))]
 pub(crate) struct Channel<T> {
     state: Biased<State<T>>,
-    /// Messages in the queue, as of the last change: to be looked at without the lock.
-    length: AtomicUsize,
+    length: Length,
 }
 
+/// Messages in the queue, as of the last change: to be looked at without the lock, again and again,
+/// and so in a line of its own.
+#[repr(align(64))]
+struct Length(AtomicUsize);
+
+#[repr(C)]
 struct State<T> {
-    messages: Messages<T>,
     /// Where the last sender, and the last receiver, ran.
     sender_at: usize,
     receiver_at: usize,
+    messages: Messages<T>,
     /// Messages that wait in the queue, at most.
     capacity: usize,
     senders: usize,
@@ -109,16 +119,16 @@ impl<T> Channel<T> {
     /// A channel with one sender and one receiver.
     pub(crate) fn new(capacity: usize) -> Self {
         let state = State {
-            messages: Messages::new(capacity),
             sender_at: NOWHERE,
             receiver_at: NOWHERE,
+            messages: Messages::new(capacity),
             capacity,
             senders: 1,
             receivers: 1,
             sending: Queue::new(),
             receiving: Queue::new(),
         };
-        Self { state: Biased::new(state), length: AtomicUsize::new(0) }
+        Self { state: Biased::new(state), length: Length(AtomicUsize::new(0)) }
     }
 
     /// The capacity, if there is a limit.
@@ -202,7 +212,7 @@ impl<T> Channel<T> {
                 self.add_block(state);
             } else {
                 state.messages.push(message);
-                self.length.store(length + 1, Ordering::Relaxed);
+                self.length.0.store(length + 1, Ordering::Relaxed);
                 return Ok(());
             }
         }
@@ -232,7 +242,7 @@ impl<T> Channel<T> {
                 self.linger(0, &mut round);
             } else if state.sending.is_empty() {
                 let (message, block) = state.messages.pop().expect("there is a message");
-                self.length.store(length - 1, Ordering::Relaxed);
+                self.length.0.store(length - 1, Ordering::Relaxed);
                 drop(state);
                 drop(block);
                 return Ok(message);
@@ -251,7 +261,7 @@ impl<T> Channel<T> {
     fn linger(&self, length: usize, round: &mut u32) {
         while block::linger(*round) {
             *round += 1;
-            if self.length.load(Ordering::Relaxed) != length {
+            if self.length.0.load(Ordering::Relaxed) != length {
                 // Who has changed it is about to let go of the lock.
                 std::hint::spin_loop();
                 return;
@@ -318,7 +328,7 @@ impl<T> Channel<T> {
             let next = unsafe { take(sender) };
             state.messages.push(next);
         }
-        self.length.store(state.messages.len(), Ordering::Relaxed);
+        self.length.0.store(state.messages.len(), Ordering::Relaxed);
         drop(state);
         drop(sender);
         drop(block);
