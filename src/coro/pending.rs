@@ -4,8 +4,13 @@
 //! CQE. It lies on the stack of the fiber that submitted it, and that fiber is resumed only by
 //! [`PendingPtr::complete`], which the driver calls when the kernel is done with it: after the op's
 //! own completion, and after that of a cancel request that names it, if one was sent.
+//!
+//! The ops of a batch (`sched/batch.rs`) are on the heap instead, and in a [`Group`]: their fiber
+//! may run, but does not touch them before they are listed there.
 
-use super::header::FiberPtr;
+use super::FiberList;
+use super::header::{FiberPtr, Waiting};
+use super::signal::{Signal, Waiter};
 use crate::op::Op;
 use std::cell::{Cell, UnsafeCell};
 use std::marker::PhantomData;
@@ -25,8 +30,32 @@ pub(crate) struct Pending<'a> {
     /// Whether the kernel was asked to say when the descriptor is ready, before the op is tried
     /// again.
     polling: Cell<bool>,
-    /// The link of the driver's list of ops that have to wait for room.
+    /// The link of the driver's list of ops that have to wait for room, or of a group's.
     next: Cell<Option<PendingPtr>>,
+    /// Who is told that it is done, instead of the fiber; and what tells it from others there.
+    group: Option<NonNull<Group>>,
+    key: u64,
+}
+
+/// Where ops that are in flight together are listed when they are done.
+pub(crate) struct Group {
+    done: PendingList,
+    /// Set whenever something is listed.
+    signal: Signal,
+}
+
+impl Group {
+    pub(crate) fn new() -> Self {
+        Self { done: PendingList::new(), signal: Signal::new() }
+    }
+
+    pub(crate) fn done(&self) -> &PendingList {
+        &self.done
+    }
+
+    pub(crate) fn signal(&self) -> &Signal {
+        &self.signal
+    }
 }
 
 impl<'a> Pending<'a> {
@@ -39,7 +68,21 @@ impl<'a> Pending<'a> {
             cancel_sent: Cell::new(false),
             polling: Cell::new(false),
             next: Cell::new(None),
+            group: None,
+            key: 0,
         }
+    }
+
+    /// An op that is listed in `group` when it is done; `fiber` is the group's.
+    pub(crate) fn of_group(op: Op<'a>, fiber: FiberPtr, group: NonNull<Group>, key: u64) -> Self {
+        let mut pending = Self::new(op, fiber);
+        (pending.group, pending.key) = (Some(group), key);
+        pending
+    }
+
+    /// Takes the op out.
+    pub(crate) fn into_op(mut self) -> Op<'a> {
+        std::mem::replace(self.op(), Op::Nop)
     }
 
     /// The op, while it is not in flight.
@@ -86,6 +129,14 @@ impl PendingPtr {
         Self(NonNull::from(pending).cast())
     }
 
+    /// # Safety
+    /// `pending` is of a group, and stays where it is, untouched, until it is in the group's list;
+    /// so does the group. All of that happens on one thread.
+    #[inline]
+    pub(crate) unsafe fn of_group(pending: NonNull<Pending<'_>>) -> Self {
+        Self(pending.cast())
+    }
+
     #[inline]
     pub(crate) fn to_user_data(self) -> u64 {
         self.0.as_ptr().expose_provenance() as u64
@@ -121,6 +172,27 @@ impl PendingPtr {
     #[inline]
     pub(crate) fn fiber(self) -> FiberPtr {
         self.pending().fiber
+    }
+
+    pub(crate) fn key(self) -> u64 {
+        self.pending().key
+    }
+
+    /// The driver is done with it: makes the fiber that waits for it ready.
+    #[inline]
+    pub(crate) fn complete(self, ready: &FiberList) {
+        let Pending { fiber, group, .. } = *self.pending();
+        let Some(group) = group else {
+            fiber.header().waiting.set(Waiting::Nothing);
+            return ready.push(fiber);
+        };
+        // SAFETY: the group is there as long as it has ops (`of_group`).
+        let group = unsafe { group.as_ref() };
+        group.done.push(self);
+        if let Waiter::Fiber(address) = group.signal.set() {
+            // SAFETY: it was registered until a line above, so it is suspended.
+            ready.push(unsafe { FiberPtr::from_address(address) });
+        }
     }
 
     /// One more completion to come.

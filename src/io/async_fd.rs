@@ -59,6 +59,10 @@ impl Interest {
     pub const WRITABLE: Interest = Interest(libc::POLLOUT);
     /// Something unusual (`POLLPRI`): out-of-band data of a socket, a changed attribute in sysfs.
     pub const PRIORITY: Interest = Interest(libc::POLLPRI);
+
+    pub(super) fn bits(self) -> i16 {
+        self.0
+    }
 }
 
 impl BitOr for Interest {

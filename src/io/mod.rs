@@ -2,7 +2,8 @@
 //!
 //! The traits and types of std are here under their own names, so `use ramie::io` takes the place
 //! of `use std::io`. What waits in std suspends here: [`pipe`], [`copy`]. Additional is
-//! [`AsyncFd`], which waits for descriptors that somebody else made.
+//! [`AsyncFd`], which waits for descriptors that somebody else made, and [`batch`], which has many
+//! operations in flight for one fiber.
 //!
 //! Descriptors may be in non-blocking mode or not. A fiber that reads from or writes to one waits
 //! in either case, since that costs nobody a thread; only
@@ -13,13 +14,16 @@
 //! |---------------|-----------------------------------------------------------------------|
 //! | `pipe.rs`     | [`pipe`], [`PipeReader`], [`PipeWriter`]                              |
 //! | `async_fd.rs` | [`AsyncFd`]                                                           |
+//! | `batch.rs`    | [`batch`]                                                             |
 //! | `copy/`       | [`copy`]                                                              |
 
 mod async_fd;
+mod batch;
 mod copy;
 mod pipe;
 
 pub use async_fd::{AsyncFd, Interest, Ready};
+pub use batch::{Batch, Done, Key, batch};
 pub(crate) use copy::{Sink as CopySink, Source as CopySource};
 pub use copy::{copy, copy_counted};
 pub use pipe::{PipeReader, PipeWriter, pipe};

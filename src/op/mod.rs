@@ -150,6 +150,23 @@ impl Op<'_> {
         }
     }
 
+    /// What `poll` is to say before an op of a batch can be performed without waiting; `None` for
+    /// those that wait for nobody else.
+    pub(crate) fn readiness(&self) -> Option<(BorrowedFd<'_>, i16)> {
+        match self {
+            // What has offsets waits for nobody, and all else refuses them.
+            Op::Read { offset, .. } | Op::Write { offset, .. } if *offset != AT_POSITION => None,
+            Op::Read { fd, .. } => Some((*fd, libc::POLLIN)),
+            Op::Recv { fd, .. } | Op::RecvMsg { fd, .. } | Op::Accept { fd, .. } => {
+                Some((*fd, libc::POLLIN))
+            }
+            Op::Write { fd, .. } => Some((*fd, libc::POLLOUT)),
+            Op::Send { fd, .. } | Op::SendMsg { fd, .. } => Some((*fd, libc::POLLOUT)),
+            Op::Poll { fd, events } => Some((*fd, *events)),
+            _ => None,
+        }
+    }
+
     /// Whether a result that is not an error is a new descriptor, owned by whoever gets the result.
     pub(crate) fn gives_descriptor(&self) -> bool {
         matches!(self, Op::OpenAt { .. } | Op::Accept { .. })

@@ -6,6 +6,7 @@
 //! | `submit.rs`   | how a call suspends: an op, a wait on a signal, a job for the pool        |
 //! | `cancel.rs`   | cancel requests, deadlines and shields                                    |
 //! | `answer.rs`   | answers that are more than a number: descriptors, initialised memory      |
+//! | `batch.rs`    | many ops of one fiber in flight at the same time                          |
 //! | `detach.rs`   | an owner of a descriptor whose drop does not wait                         |
 //! | `worker.rs`   | a worker: its loop, and what it does for a fiber that left its stack      |
 //! | `children.rs` | fibers with a parent                                                      |
@@ -26,6 +27,7 @@
 //! The protocol of sleeping and waking, with its proof, is in `README.md` beside this file.
 
 mod answer;
+pub(crate) mod batch;
 pub(crate) mod blocking;
 pub(crate) mod cancel;
 mod children;

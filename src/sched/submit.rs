@@ -120,6 +120,12 @@ fn through_driver(fiber: FiberPtr, pending: &Pending<'_>) -> i32 {
     let op = unsafe { PendingPtr::new(pending) };
     // SAFETY: `fiber` is the one that runs here.
     unsafe { suspend(fiber, &AfterSwitch::Submit(op)) };
+    outcome(pending)
+}
+
+/// The result of an op that the driver is done with.
+#[inline]
+pub(super) fn outcome(pending: &Pending<'_>) -> i32 {
     let result = pending.outcome();
     if result < 0 && pending.cancel_sent() && decode::is_interrupted(result) {
         // How some operations end that were broken off inside the kernel.

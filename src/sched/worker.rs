@@ -262,6 +262,17 @@ impl Worker {
         self.timers.borrow_mut().remove(timer);
     }
 
+    /// Hands over an op of a batch; its fiber runs on.
+    pub(super) fn enqueue(&self, op: PendingPtr) {
+        self.queued.set(self.queued.get() + 1);
+        self.driver.borrow_mut().enqueue(op, &self.ready);
+    }
+
+    /// Asks for an op in flight to end.
+    pub(super) fn cancel_op(&self, op: PendingPtr) {
+        self.driver.borrow_mut().cancel(op);
+    }
+
     pub(crate) fn close(&self, fd: OwnedFd) {
         self.driver.borrow_mut().close(fd);
     }

@@ -96,6 +96,14 @@ pub(crate) fn is_nonblocking(fd: BorrowedFd<'_>) -> bool {
     flags >= 0 && flags & libc::O_NONBLOCK != 0
 }
 
+/// Whether the descriptor may be read (`POLLIN`), or written to (`POLLOUT`). Never waits.
+pub(crate) fn is_open_for(fd: BorrowedFd<'_>, events: i16) -> bool {
+    // SAFETY: no memory is passed; the descriptor is borrowed, hence open.
+    let flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) };
+    let other_way = if events & libc::POLLIN != 0 { libc::O_WRONLY } else { libc::O_RDONLY };
+    flags >= 0 && flags & libc::O_ACCMODE != other_way
+}
+
 /// Sets whether the descriptor is in non-blocking mode, for all who use the same open file.
 pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>, nonblocking: bool) -> i32 {
     let on = libc::c_int::from(nonblocking);

@@ -14,6 +14,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::SocketAddr as UnixAddr;
 use std::path::Path;
 use std::ptr::NonNull;
+use std::time::Duration;
 
 use super::file::answer;
 use super::slices::{IOV_MAX, SlicesMut};
@@ -504,6 +505,26 @@ pub(crate) fn poll(fd: BorrowedFd<'_>, events: i16) -> i32 {
 pub(crate) fn send_room(fd: BorrowedFd<'_>) -> u64 {
     let size: libc::c_int = option(fd, libc::SOL_SOCKET, libc::SO_SNDBUF).unwrap_or(0);
     u64::try_from(size / 4).unwrap_or(0).max(4096)
+}
+
+/// Waits until one of `fds` is ready for its events, and says which; `None` after `timeout`, or if
+/// a signal came.
+pub(crate) fn poll_many(fds: &[(BorrowedFd<'_>, i16)], timeout: Option<Duration>) -> Option<usize> {
+    let record = |&(fd, events): &(BorrowedFd<'_>, i16)| libc::pollfd {
+        fd: fd.as_raw_fd(),
+        events,
+        revents: 0,
+    };
+    let mut polls: Vec<libc::pollfd> = fds.iter().map(record).collect();
+    let timeout = timeout.map(|timeout| libc::timespec {
+        tv_sec: timeout.as_secs().try_into().unwrap_or(libc::time_t::MAX),
+        tv_nsec: timeout.subsec_nanos().into(),
+    });
+    let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    let len = polls.len() as libc::nfds_t;
+    // SAFETY: as many records as announced, ours to write for the whole call, and a time to read.
+    let ready = unsafe { libc::ppoll(polls.as_mut_ptr(), len, timeout, std::ptr::null()) };
+    polls.iter().position(|poll| poll.revents != 0).filter(|_| ready > 0)
 }
 
 /// Takes the socket's pending error, as `TcpStream::take_error` does.

@@ -21,7 +21,6 @@
 //! edges (`EPOLLET`), so nobody has to read it.
 
 use super::{Caps, LAST_CLOSES, TO_POOL, TO_WAITERS, Wait, Waker};
-use crate::coro::header::Waiting;
 use crate::coro::pending::PendingList;
 use crate::coro::{FiberList, PendingPtr};
 use crate::op::Op;
@@ -189,17 +188,13 @@ impl Poll {
     fn complete(&mut self, op: PendingPtr, result: i32, ready: &FiberList) {
         op.set_outcome(result);
         self.in_flight -= 1;
-        let fiber = op.fiber();
-        fiber.header().waiting.set(Waiting::Nothing);
-        ready.push(fiber);
+        op.complete(ready);
     }
 
     pub(super) fn turn(&mut self, ready: &FiberList, wait: Wait) {
         while let Some(op) = self.done.pop() {
             self.in_flight -= 1;
-            let fiber = op.fiber();
-            fiber.header().waiting.set(Waiting::Nothing);
-            ready.push(fiber);
+            op.complete(ready);
         }
         let timeout = match wait {
             Wait::No => {

@@ -12,7 +12,6 @@
 
 use super::{Caps, LAST_CLOSES, MAX_ENTRIES, SleepWord, Wait, WakeMethod, Waker};
 use crate::arch::prefetch;
-use crate::coro::header::Waiting;
 use crate::coro::pending::PendingList;
 use crate::coro::{FiberList, PendingPtr};
 use crate::op::perform;
@@ -325,9 +324,7 @@ impl Uring {
     #[inline]
     fn complete(&mut self, op: PendingPtr, ready: &FiberList) {
         self.in_flight -= 1;
-        let fiber = op.fiber();
-        fiber.header().waiting.set(Waiting::Nothing);
-        ready.push(fiber);
+        op.complete(ready);
     }
 
     pub(super) fn cancel(&mut self, op: PendingPtr) {
