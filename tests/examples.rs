@@ -7,7 +7,7 @@ use common::{TempDir, watch};
 use ramie::net::TcpStream;
 use std::fs;
 use std::io::{Read, Write};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 fn output(command: &mut Command) -> String {
     let output = command.output().expect("it runs");
@@ -292,4 +292,50 @@ fn https_greets() {
     assert_eq!(refused.status.code(), Some(60), "curl's code for a certificate it does not know");
     raw(server.port(), "GET / HTTP/1.1\r\n\r\n");
     assert_eq!(output(Command::new("curl").args(&curl[..6])), "Hello, anna!\n");
+}
+
+#[test]
+fn tail_follows() {
+    let _watchdog = watch::dog();
+    let dir = TempDir::new();
+    let log = dir.path().join("log");
+    let lines = |range: std::ops::Range<u32>| -> String {
+        range.map(|n| format!("line {n} {}\n", "x".repeat(n as usize))).collect()
+    };
+    fs::write(&log, lines(0..400)).unwrap();
+    let mut command = Command::new(path("tail"));
+    let mut child = command.arg(&log).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    let mut expect = |text: &str| {
+        let mut bytes = vec![0; text.len()];
+        stdout.read_exact(&mut bytes).unwrap();
+        assert_eq!(String::from_utf8(bytes).unwrap(), text);
+    };
+    expect(&lines(390..400));
+    let append = |text: &str| {
+        let mut file = fs::File::options().append(true).create(true).open(&log).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+    };
+    append("one\n");
+    expect("one\n");
+    append("half a li");
+    append("ne\n");
+    expect("half a line\n");
+    fs::write(&log, "truncated\n").unwrap();
+    expect("truncated\n");
+    fs::write(dir.path().join("new"), "another file\n").unwrap();
+    fs::rename(dir.path().join("new"), &log).unwrap();
+    expect("another file\n");
+    fs::rename(&log, dir.path().join("old")).unwrap();
+    append("rotated\n");
+    expect("rotated\n");
+    fs::remove_file(&log).unwrap();
+    append("made again\n");
+    expect("made again\n");
+    append(&"much\n".repeat(100_000));
+    expect(&"much\n".repeat(100_000));
+    // When its reader has gone it ends well, at the next line.
+    drop(stdout);
+    append("nobody reads this\n");
+    assert!(child.wait().unwrap().success());
 }

@@ -5,6 +5,8 @@
 //! [`AsyncFd`], which waits for descriptors that somebody else made, and [`batch`], which has many
 //! operations in flight for one fiber.
 //!
+//! Standard input and output are not here yet: those of std block the worker.
+//!
 //! Descriptors may be in non-blocking mode or not. A fiber that reads from or writes to one waits
 //! in either case, since that costs nobody a thread; only
 //! [`set_nonblocking`](crate::net::TcpStream::set_nonblocking) of the sockets here asks for
