@@ -279,6 +279,11 @@ fn chat_tells_the_others() {
         anna.close(None).unwrap();
         assert!(matches!(anna.read().unwrap(), tungstenite::Message::Close(_)));
         assert_eq!(hear(&mut bert), "anna has left");
+        // Too long a message, of which nobody is told.
+        let mut dora = connect("dora");
+        assert_eq!(hear(&mut bert), "dora is here");
+        dora.send("x".repeat(100 << 10).into()).unwrap();
+        assert_eq!(hear(&mut bert), "dora has left");
         // One that is just gone, in the middle of a frame.
         let mut carl = connect("carl");
         assert_eq!(hear(&mut bert), "carl is here");

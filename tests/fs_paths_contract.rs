@@ -416,8 +416,8 @@ contract! {
         let contents = vec![1; 64 << 20];
         for limit in [1, 5, 20, 40].map(std::time::Duration::from_millis) {
             // Two deadlines: the second is still to be reported when the first has been.
-            let write = || ramie::time::timeout(limit, || ramie::fs::write_atomic(&path, &contents));
-            let _ = ramie::time::timeout(limit, write);
+            let write = || ramie::fs::write_atomic(&path, &contents);
+            let _ = ramie::time::timeout(limit, || ramie::time::timeout(limit, write));
         }
         let left: BTreeMap<_, _> = listing(dir.path());
         assert!(left.keys().all(|name| name.as_os_str() == "f"), "{:?}", left.keys());

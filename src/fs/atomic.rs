@@ -15,9 +15,10 @@ use crate::cancel::shield;
 /// tell: they find the old contents or the new, never a part. Not in std.
 ///
 /// The contents go to a new file in the same directory, are brought to the disk, and the file is
-/// renamed; the directory is then brought to the disk too. A file that exists hands on who may read,
-/// write and execute it; but not the set-user-ID bit and its like, since the new file may be somebody
-/// else's. Its other names keep the old contents, and a symbolic link is replaced, not followed.
+/// renamed; the directory is then brought to the disk too. A file that exists hands on who may
+/// read, write and execute it; but not the set-user-ID bit and its like, since the new file may be
+/// somebody else's. Its other names keep the old contents, and a symbolic link is replaced, not
+/// followed.
 ///
 /// # Errors
 /// [`IsADirectory`](ErrorKind::IsADirectory) if `path` is a directory,
