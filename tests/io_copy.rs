@@ -397,6 +397,25 @@ fn nothing_is_left_open() {
 }
 
 #[test]
+fn without_descriptors_to_spare() {
+    isolated("without_descriptors_to_spare", || {
+        let (dir, bytes) = (TempDir::new(), pattern(300_000));
+        let mut from = file_of(dir.path(), &bytes);
+        let (mut stream, peer) = tcp(all);
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        let runtime = runtime(1);
+        // SAFETY: writes the limits.
+        assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) }, 0);
+        limit.rlim_cur = 3; // new ones would have higher numbers
+        // SAFETY: reads the limits.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0);
+        runtime.run(|| assert_eq!(copy(&mut from, &mut stream).unwrap(), 300_000));
+        drop(stream);
+        assert!(peer.join().unwrap() == bytes);
+    });
+}
+
+#[test]
 fn foreign_ends_in_non_blocking_mode() {
     let _watchdog = watch::dog();
     runtime(1).run(|| {

@@ -208,6 +208,9 @@ fn waiting_without_descriptors() {
         runtime(1).run(|| {
             let mut one = sleeper().spawn().unwrap();
             let mut other = Command::new("sh").args(["-c", "sleep 0.05; exit 7"]).spawn().unwrap();
+            let mut talker = Command::new("sh");
+            talker.args(["-c", "echo a; echo b >&2; sleep 0.05; exec 2>&-; sleep 0.05; echo c"]);
+            let talker = talker.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
             let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
             // SAFETY: writes the limits.
             assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) }, 0);
@@ -217,6 +220,8 @@ fn waiting_without_descriptors() {
             assert!(std::io::pipe().is_err());
             assert_eq!(one.wait_timeout(Duration::from_millis(20)).unwrap(), None);
             assert_eq!(other.wait().unwrap().code(), Some(7));
+            let output = talker.wait_with_output().unwrap();
+            assert_eq!((&output.stdout[..], &output.stderr[..]), (&b"a\nc\n"[..], &b"b\n"[..]));
             let fiber = ramie::spawn(move || {
                 assert!(is_cancelled(&one.wait().unwrap_err()));
                 one.kill().unwrap();

@@ -14,6 +14,7 @@ use crate::op::Op;
 use crate::sched::{self, Detach, submit, submit_within};
 use crate::sys::clock;
 use crate::sys::process::{self, ReadySet};
+use crate::sys::socket::poll_many;
 use crate::time::sleep;
 
 /// How often a child is asked whether it has ended, where nothing tells.
@@ -211,9 +212,10 @@ impl Child {
 
 /// Reads two streams to their ends, whichever has something first.
 fn read_both(streams: [(&File, &mut Vec<u8>); 2]) -> io::Result<()> {
-    let ready = ReadySet::new()?;
+    // Without a descriptor to spare, it is asked again and again.
+    let ready = ReadySet::new().ok();
     for (number, (file, _)) in (0..).zip(&streams) {
-        match ready.add(file.as_fd(), number) {
+        match ready.as_ref().map_or(Ok(()), |ready| ready.add(file.as_fd(), number)) {
             // Put there by the user: a plain file, which keeps nobody waiting.
             Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
                 return streams
@@ -224,11 +226,26 @@ fn read_both(streams: [(&File, &mut Vec<u8>); 2]) -> io::Result<()> {
         }
     }
     let [mut one, mut other] = streams;
+    let mut pause = FIRST_PAUSE;
     loop {
-        let Some(number) = ready.first()? else {
-            retry(|| submit(Op::Poll { fd: ready.as_fd(), events: libc::POLLIN }))?;
+        let number = match &ready {
+            Some(ready) => ready.first()?,
+            None => {
+                let fds = [&one, &other].map(|(file, _)| (file.as_fd(), libc::POLLIN));
+                poll_many(&fds, Some(Duration::ZERO)).map(|number| number as u64)
+            }
+        };
+        let Some(number) = number else {
+            if let Some(ready) = &ready {
+                retry(|| submit(Op::Poll { fd: ready.as_fd(), events: libc::POLLIN }))?;
+            } else {
+                sleep(pause);
+                cancel::check()?;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
             continue;
         };
+        pause = FIRST_PAUSE;
         let (file, buf) = if number == 0 { &mut one } else { &mut other };
         if retry(|| file.read_more(buf))? == 0 {
             let (mut file, buf) = if number == 0 { other } else { one };
