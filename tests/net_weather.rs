@@ -6,7 +6,7 @@ mod common;
 
 use std::io::{ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -482,5 +482,23 @@ fn waiting_for_many_datagrams_can_be_cancelled() {
             spawn(move || socket.recv_many(&mut [IoSliceMut::new(&mut [0; 8])]).unwrap_err());
         ramie::sleep(Duration::from_millis(2));
         assert!(is_cancelled(&reader.cancel_join().unwrap()));
+    });
+}
+
+/// Also in non-blocking mode, where even a call through the ring does not wait.
+#[test]
+fn a_foreign_datagram_socket_shut_down_ends_its_receiver() {
+    let _watchdog = common::watch::dog();
+    let (a, _b) = std::os::unix::net::UnixDatagram::pair().unwrap();
+    a.set_nonblocking(true).unwrap();
+    let other = a.try_clone().unwrap();
+    runtime(1).run(|| {
+        let socket = UnixDatagram::from(OwnedFd::from(a));
+        let receiver = spawn(move || {
+            ramie::time::timeout(Duration::from_secs(5), || socket.recv(&mut [0; 4]))
+        });
+        ramie::sleep(Duration::from_millis(5));
+        other.shutdown(Shutdown::Read).unwrap();
+        assert_eq!(receiver.join().unwrap().unwrap(), 0);
     });
 }
