@@ -4,7 +4,7 @@
 mod common;
 
 use common::{eventually, isolated, runtime, threads, watch};
-use ramie::{Runtime, WakeMethod};
+use ramie::{DriverKind, Runtime, WakeMethod};
 use std::cell::Cell;
 use std::collections::HashSet;
 use std::io::{Read, Write};
@@ -352,7 +352,8 @@ fn every_wake_method() {
     let mut skipped = 0;
     for method in [WakeMethod::Futex, WakeMethod::MsgRing, WakeMethod::EventFd] {
         for workers in [1, 2] {
-            let rt = match Runtime::builder().workers(workers).wake(method).build() {
+            let builder = Runtime::builder().driver(DriverKind::Uring);
+            let rt = match builder.workers(workers).wake(method).build() {
                 Ok(rt) => rt,
                 Err(error) if error.kind() == std::io::ErrorKind::Unsupported => {
                     println!("{method:?}: {error}");

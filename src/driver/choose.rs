@@ -67,9 +67,11 @@ pub(crate) fn choose(kind: DriverKind, wake: Option<WakeMethod>) -> io::Result<C
     }
     let or_poll = kind == DriverKind::Auto;
     let all = [WakeMethod::Futex, WakeMethod::MsgRing, WakeMethod::EventFd];
-    let candidates = wake.as_ref().map_or(&all[..], std::slice::from_ref);
-    match caps::wake_method(candidates) {
-        Ok(wake) => Ok(Choice::Uring { wake, or_poll }),
+    match caps::wake_method(&all) {
+        Ok(first) => {
+            let wake = wake.map_or(Ok(first), |method| caps::wake_method(&[method]))?;
+            Ok(Choice::Uring { wake, or_poll })
+        }
         Err(error) if or_poll && is_refusal(&error) => {
             warn(&error);
             Ok(Choice::Poll)
