@@ -221,7 +221,8 @@ pub(crate) fn wait_and_let_go(
     on_cancel: OnCancel,
 ) -> bool {
     let found = current::suspendable();
-    // Asked once: a subscriber may come at any time, and is foreign code, not to be run with a lock.
+    // Asked once: a subscriber may come at any time, and is foreign code, which must not run with
+    // a lock held.
     let followed = spans::followed();
     if let Some(lock) = held
         // What comes before the fiber is registered may take its time.

@@ -109,8 +109,8 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
     use std::thread;
 
-    /// One thread has been refused. Others, who are told no then, must not rely on everybody's having
-    /// been told so: not before some time has passed.
+    /// One thread has been refused. Others, who are told no then, must not rely on everybody's
+    /// having been told so: not before some time has passed.
     #[test]
     fn a_refusal_takes_time_to_get_about() {
         assert!(!is_news(0, || unreachable!("it was never on")));
