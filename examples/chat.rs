@@ -11,11 +11,13 @@ use std::io::{self, Read, Write};
 use std::time::Duration;
 use tungstenite::error::ProtocolError;
 use tungstenite::handshake::server::{Request, Response};
-use tungstenite::protocol::Role;
+use tungstenite::protocol::{Role, WebSocketConfig};
 use tungstenite::{Error, Message, WebSocket};
 
 /// So many messages a slow client may lag behind before it misses some.
 const BACKLOG: usize = 1000;
+/// As many messages are kept as the backlog is long, so they must not be of any size.
+const MAX_MESSAGE: usize = 64 << 10;
 const PATIENCE: Option<Duration> = Some(Duration::from_secs(10));
 
 #[derive(Clone)]
@@ -56,7 +58,11 @@ fn client(id: u64, stream: TcpStream, room: &Sender<Said>) -> Result<(), Error> 
         name = request.uri().path().trim_matches('/').to_owned();
         Ok(response)
     };
-    let Ok(mut ears) = tungstenite::accept_hdr(socket.clone(), handshake) else {
+    let limits = WebSocketConfig::default()
+        .max_message_size(Some(MAX_MESSAGE))
+        .max_frame_size(Some(MAX_MESSAGE));
+    let accepted = tungstenite::accept_hdr_with_config(socket.clone(), handshake, Some(limits));
+    let Ok(mut ears) = accepted else {
         return Ok(()); // it does not speak our protocol
     };
     socket.stream.set_read_timeout(None)?;

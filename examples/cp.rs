@@ -11,6 +11,8 @@ use ramie::io::{self, IsTerminal};
 use ramie::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, symlink};
 use ramie::sync::Semaphore;
 use ramie::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -62,10 +64,15 @@ fn main() -> ExitCode {
         fail(&format!("target {} is not a directory", q(&target)));
         return ExitCode::FAILURE;
     }
+    let mut made = HashSet::new();
     for source in &sources {
-        match source.file_name() {
-            Some(name) if is_dir => copy_tree(source, &target.join(name)),
-            _ => copy_tree(source, &target),
+        let name = source.file_name().unwrap_or(OsStr::new("."));
+        let target = if is_dir { target.join(name) } else { target.clone() };
+        let is_new = made.insert(target.clone());
+        if is_new || fs::symlink_metadata(source).is_ok_and(|source| source.is_dir()) {
+            copy_tree(source, &target);
+        } else {
+            fail(&format!("will not overwrite just-created {} with {}", q(&target), q(source)));
         }
     }
     let _ = progress.cancel_join();
@@ -88,7 +95,8 @@ fn copy_tree(source: &Path, target: &Path) {
                     q(target)
                 ));
             } else if found.is_dir() {
-                left.extend(copy_directory(&from, &to, &found));
+                let Some(inside) = copy_directory(&from, &to, &found) else { continue };
+                left.extend(inside);
                 root = root.or_else(|| fs::metadata(&to).ok().map(|to| (to.dev(), to.ino())));
                 directories.push((to, found.permissions()));
             } else if found.is_symlink() {
@@ -112,20 +120,25 @@ fn copy_tree(source: &Path, target: &Path) {
     }
 }
 
-/// Makes a directory, and returns what is to be copied into it.
-fn copy_directory(from: &Path, to: &Path, found: &Metadata) -> Vec<(PathBuf, PathBuf)> {
+/// Makes a directory, if that is possible, and returns what is to be copied into it.
+fn copy_directory(from: &Path, to: &Path, found: &Metadata) -> Option<Vec<(PathBuf, PathBuf)>> {
     let mut made = DirBuilder::new().mode(found.mode() | 0o700).create(to);
-    if fs::metadata(to).is_ok_and(|to| to.is_dir()) {
-        made = Ok(()); // already there
+    // What is there already may be a directory, but no link that leads elsewhere.
+    match fs::symlink_metadata(to) {
+        Ok(there) if there.is_dir() => made = Ok(()),
+        Ok(_) => {
+            let (to, from) = (q(to), q(from));
+            fail(&format!("cannot overwrite non-directory {to} with directory {from}"));
+            return None;
+        }
+        Err(_) => {}
     }
-    if check("cannot create directory {}", to, made).is_none() {
-        return Vec::new();
-    }
+    check("cannot create directory {}", to, made)?;
     let names = fs::read_dir(from).and_then(|entries| {
         entries.map(|entry| entry.map(|entry| entry.file_name())).collect::<io::Result<Vec<_>>>()
     });
     let names = check("cannot access {}", from, names).unwrap_or_default();
-    names.iter().map(|name| (from.join(name), to.join(name))).collect()
+    Some(names.iter().map(|name| (from.join(name), to.join(name))).collect())
 }
 
 fn copy_file(from: &Path, to: &Path, found: &Metadata) {
@@ -133,6 +146,9 @@ fn copy_file(from: &Path, to: &Path, found: &Metadata) {
     let Some(mut source) = check("cannot open {} for reading", from, opened) else { return };
     if fs::metadata(to).is_ok_and(|to| (to.dev(), to.ino()) == (found.dev(), found.ino())) {
         return fail(&format!("{} and {} are the same file", q(from), q(to)));
+    }
+    if !fs::exists(to).unwrap_or(true) && fs::symlink_metadata(to).is_ok() {
+        return fail(&format!("not writing through dangling symlink {}", q(to)));
     }
     let mut options = File::options();
     let opened = options.write(true).create(true).truncate(true).mode(found.mode()).open(to);

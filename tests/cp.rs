@@ -126,6 +126,29 @@ fn over_what_is_there() {
 }
 
 #[test]
+fn over_links_and_what_was_just_made() {
+    let _watchdog = watch::dog();
+    let make = |dir: &Path| {
+        for (path, contents) in [("d/f", "f"), ("e/f", "other"), ("file", "new"), ("g", "gone")] {
+            let path = dir.join("source").join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, contents).unwrap();
+        }
+        fs::create_dir_all(dir.join("target")).unwrap();
+        fs::create_dir_all(dir.join("elsewhere")).unwrap();
+        fs::write(dir.join("there"), "old").unwrap();
+        symlink("../elsewhere", dir.join("target/d")).unwrap();
+        symlink("../there", dir.join("target/file")).unwrap();
+        symlink("nowhere", dir.join("target/g")).unwrap();
+        symlink("target", dir.join("way")).unwrap();
+    };
+    compare(make, &["source/d", "target"]);
+    compare(make, &["source/file", "source/g", "target"]);
+    compare(make, &["source/d/f", "source/e/f", "target"]);
+    compare(make, &["source/d", "there"]);
+}
+
+#[test]
 fn errors() {
     let _watchdog = watch::dog();
     let make = |dir: &Path| {
@@ -146,7 +169,7 @@ fn errors() {
         assert_eq!((ours.1, ours.2), (real.1, real.2));
     }
     let (_, said, _) = outcome(make, cp, &[".", "target"]);
-    assert_eq!(said, "cp: cannot copy a directory, '.', into itself, 'target'");
+    assert_eq!(said, "cp: cannot copy a directory, '.', into itself, 'target/.'");
     for args in [&["none", "source", "plain"][..], &["plain"], &[]] {
         let temp = TempDir::new();
         make(temp.path());

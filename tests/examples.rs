@@ -189,6 +189,30 @@ fn http_refuses() {
     is(&raw(port, "GET / HTTP/1.0\r\n\r\n"), "200");
     let endless = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(20 << 10));
     assert_eq!(raw(port, &endless[..16 << 10]), "");
+    let fifo = site.dir.path().join("root/fifo");
+    assert_eq!(output(Command::new("mkfifo").arg(fifo)), "");
+    is(&site.curl("/fifo", &["--max-time", "20"]), "403");
+}
+
+#[test]
+fn http_takes_no_body_for_a_request() {
+    let _watchdog = watch::dog();
+    let site = Site::new();
+    let hidden = "GET /digits.txt HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    for headers in [
+        "Content-Length: 64\r\n",
+        "Content-Length: 0\r\nContent-Length: 64\r\n",
+        "Content-Length: 0\r\nTransfer-Encoding: chunked\r\n",
+        "Transfer-Encoding: 0\r\n",
+    ] {
+        let request = format!("GET /empty HTTP/1.1\r\nHost: x\r\n{headers}\r\n{hidden}");
+        let answer = raw(site.server.port(), &request);
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{headers}: {answer}");
+        assert_eq!(header(&answer, "Connection"), "close", "{headers}");
+    }
+    // The parser would see the end of a head here, and the line feeds between two.
+    let request = format!("GET /empty HTTP/1.1\nHost: x\n\n{hidden}");
+    is(&raw(site.server.port(), &request), "400");
 }
 
 #[test]
@@ -255,6 +279,11 @@ fn chat_tells_the_others() {
         anna.close(None).unwrap();
         assert!(matches!(anna.read().unwrap(), tungstenite::Message::Close(_)));
         assert_eq!(hear(&mut bert), "anna has left");
+        // Too long a message, of which nobody is told.
+        let mut dora = connect("dora");
+        assert_eq!(hear(&mut bert), "dora is here");
+        dora.send("x".repeat(100 << 10).into()).unwrap();
+        assert_eq!(hear(&mut bert), "dora has left");
         // One that is just gone, in the middle of a frame.
         let mut carl = connect("carl");
         assert_eq!(hear(&mut bert), "carl is here");

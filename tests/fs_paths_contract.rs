@@ -395,6 +395,9 @@ contract! {
         assert_eq!(std::fs::read(&path).unwrap(), b"two");
         assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o640);
         assert_eq!(std::fs::read(dir.path().join("old")).unwrap(), b"one");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o6755)).unwrap();
+        ramie::fs::write_atomic(&path, "not what was trusted").unwrap();
+        assert_eq!(path.metadata().unwrap().mode() & 0o7777, 0o755);
         std::fs::create_dir_all(dir.path().join("d/full")).unwrap();
         let e = ramie::fs::write_atomic(dir.path().join("d"), "no").unwrap_err();
         assert_eq!(e.kind(), ErrorKind::IsADirectory);
@@ -405,6 +408,19 @@ contract! {
         let left: BTreeMap<_, _> = listing(dir.path());
         let names: Vec<_> = left.keys().map(|p| p.to_str().unwrap()).collect();
         assert_eq!(names, ["d", "d/full", "f", "old"], "no temporary file is left behind");
+    }
+
+    fn an_atomic_write_that_ends_early_leaves_nothing() {
+        let dir = TempDir::new();
+        let path = dir.path().join("f");
+        let contents = vec![1; 64 << 20];
+        for limit in [1, 5, 20, 40].map(std::time::Duration::from_millis) {
+            // Two deadlines: the second is still to be reported when the first has been.
+            let write = || ramie::fs::write_atomic(&path, &contents);
+            let _ = ramie::time::timeout(limit, || ramie::time::timeout(limit, write));
+        }
+        let left: BTreeMap<_, _> = listing(dir.path());
+        assert!(left.keys().all(|name| name.as_os_str() == "f"), "{:?}", left.keys());
     }
 
     fn the_four_ways_to_open() {

@@ -268,6 +268,27 @@ weather! {
         });
     }
 
+    /// What came before counts first; and who comes after it does not wait.
+    fn datagram_sockets_shut_down_while_others_wait() {
+        let (a, b) = UnixDatagram::pair().unwrap();
+        scope(|scope| {
+            let one = scope.spawn(|| a.recv(&mut [0; 4]).unwrap());
+            let other = scope.spawn(|| {
+                let (n, from) = a.recv_from(&mut [0; 4]).unwrap();
+                assert!(from.is_unnamed());
+                n
+            });
+            ramie::sleep(Duration::from_millis(5));
+            a.shutdown(Shutdown::Read).unwrap();
+            assert_eq!((one.join().unwrap(), other.join().unwrap()), (0, 0));
+        });
+        assert_eq!(a.recv(&mut [0; 4]).unwrap(), 0);
+        a.send(b"abc").unwrap();
+        b.shutdown(Shutdown::Read).unwrap();
+        assert_eq!(b.recv(&mut [0; 4]).unwrap(), 3);
+        assert_eq!(b.recv(&mut [0; 4]).unwrap(), 0);
+    }
+
     /// A flood of clients, which take in what they get at leisure; some leave without a word. They
     /// speak first: the system forgets a connection that finds the line full until its client does.
     fn a_flood_of_slow_readers() {

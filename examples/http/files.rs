@@ -46,7 +46,9 @@ pub fn answer(request: &Request<'_, '_>, root: &Path) -> io::Result<Answer> {
         };
         path = page;
     }
-    let Some(mut file) = File::open(&path).ok().filter(|_| metadata.is_file()) else {
+    // Not even opened: to open a named pipe is to wait for whoever writes to it.
+    let file = if metadata.is_file() { File::open(&path).ok() } else { None };
+    let Some(mut file) = file else {
         return Ok(Answer::text("403 Forbidden", ""));
     };
     let (len, modified) = (metadata.len(), metadata.modified()?);

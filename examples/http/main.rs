@@ -7,7 +7,7 @@
 mod files;
 
 use files::Answer;
-use httparse::Request;
+use httparse::{Request, Status};
 use httpdate::fmt_http_date;
 use ramie::net::{TcpListener, TcpStream};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
@@ -62,7 +62,8 @@ fn serve(stream: &TcpStream, root: &Path) -> io::Result<()> {
 fn respond(head: &[u8], root: &Path, writer: &mut impl Write) -> io::Result<bool> {
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut request = Request::new(&mut headers);
-    let valid = request.parse(head).is_ok_and(|status| status.is_complete());
+    // All of it: a head that seems to be shorter to the parser would hide another request.
+    let valid = request.parse(head) == Ok(Status::Complete(head.len()));
     let modern = request.version == Some(1);
     let Answer { status, headers, len, body } = match request.method {
         _ if !valid || (modern && header(&request, "host").is_none()) => {
@@ -72,9 +73,13 @@ fn respond(head: &[u8], root: &Path, writer: &mut impl Write) -> io::Result<bool
         _ => Answer::text("405 Method Not Allowed", "Allow: GET, HEAD\r\n"),
     };
     // Nobody here reads a request's body, so nothing that comes after one can be read either.
-    let length = header(&request, "content-length").or(header(&request, "transfer-encoding"));
+    // Each header counts: who stands between us and the client may have heeded another one.
+    let has_body = request.headers.iter().any(|header| {
+        header.name.eq_ignore_ascii_case("transfer-encoding")
+            || (header.name.eq_ignore_ascii_case("content-length") && header.value != b"0")
+    });
     let goes_on = match header(&request, "connection") {
-        _ if !valid || length.is_some_and(|length| length != "0") => false,
+        _ if !valid || has_body => false,
         Some(option) if option.eq_ignore_ascii_case("close") => false,
         option => modern || option.is_some_and(|name| name.eq_ignore_ascii_case("keep-alive")),
     };

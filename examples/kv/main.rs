@@ -18,6 +18,8 @@ use store::{Bytes, Store};
 const MAX_LINE: u64 = 64 << 10;
 const MAX_STRINGS: u64 = 1 << 20;
 const MAX_STRING: u64 = 512 << 20;
+/// All strings of a request together.
+const MAX_REQUEST: u64 = 1 << 30;
 /// So much of replies is sent even if there are more requests to be answered.
 const MAX_HELD: usize = 64 << 10;
 
@@ -109,10 +111,12 @@ fn read_request(input: &mut impl BufRead) -> io::Result<Vec<Bytes>> {
         let words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
         return Ok(words.map(<[u8]>::to_vec).collect());
     };
+    let mut left = MAX_REQUEST;
     let read_string = |_| {
         let line = read_line(input)?;
         let len = line.strip_prefix(b"$").ok_or_else(|| invalid("expected '$'"))?;
-        let len = length(len, MAX_STRING)?;
+        let len = length(len, MAX_STRING.min(left))?;
+        left -= len;
         let mut string = Vec::new();
         input.take(len).read_to_end(&mut string)?; // takes memory only as it comes
         if read_line(input)?.is_empty() { Ok(string) } else { Err(invalid("invalid bulk length")) }

@@ -1,6 +1,7 @@
 //! [`write_atomic`]: a file that always has either its old contents or its new ones.
 
 use std::ffi::OsString;
+use std::fs::Permissions;
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -8,13 +9,16 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{File, OpenOptions, metadata, remove_file, rename};
+use crate::cancel::shield;
 
 /// Writes `contents` as the entire contents of a file, in one step as far as others and a crash can
 /// tell: they find the old contents or the new, never a part. Not in std.
 ///
 /// The contents go to a new file in the same directory, are brought to the disk, and the file is
-/// renamed; the directory is then brought to the disk too. A file that exists hands its permission
-/// bits on. Its other names keep the old contents, and a symbolic link is replaced, not followed.
+/// renamed; the directory is then brought to the disk too. A file that exists hands on who may
+/// read, write and execute it; but not the set-user-ID bit and its like, since the new file may be
+/// somebody else's. Its other names keep the old contents, and a symbolic link is replaced, not
+/// followed.
 ///
 /// # Errors
 /// [`IsADirectory`](ErrorKind::IsADirectory) if `path` is a directory,
@@ -30,7 +34,7 @@ use super::{File, OpenOptions, metadata, remove_file, rename};
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn write_atomic<P: AsRef<Path>, C: AsRef<[u8]>>(path: P, contents: C) -> io::Result<()> {
-    let path = path.as_ref();
+    let (path, contents) = (path.as_ref(), contents.as_ref());
     let name = path.file_name().filter(|_| !path.as_os_str().as_bytes().ends_with(b"/"));
     let Some(name) = name else {
         return Err(io::Error::new(
@@ -42,25 +46,25 @@ pub fn write_atomic<P: AsRef<Path>, C: AsRef<[u8]>>(path: P, contents: C) -> io:
         Some(dir) if !dir.as_os_str().is_empty() => dir,
         _ => Path::new("."),
     };
-    let permissions = match metadata(path) {
+    let mode = match metadata(path) {
         Ok(m) if m.is_dir() => return Err(io::Error::from_raw_os_error(libc::EISDIR)),
-        Ok(m) => Some(m.permissions()),
+        Ok(m) => Some(m.permissions().mode() & 0o777),
         Err(e) if e.kind() == ErrorKind::NotFound => None,
         Err(e) => return Err(e),
     };
     // Never readable by more people than the old file, not even for a moment.
-    let mode = permissions.as_ref().map_or(0o666, |p| p.mode() & 0o777);
-    let (mut file, temporary) = create_beside(dir, name.as_bytes(), mode)?;
+    let (mut file, temporary) = create_beside(dir, name.as_bytes(), mode.unwrap_or(0o666))?;
     let written = (|| {
-        file.write_all(contents.as_ref())?;
-        if let Some(permissions) = permissions {
-            file.set_permissions(permissions)?;
+        file.write_all(contents)?;
+        if let Some(mode) = mode {
+            file.set_permissions(Permissions::from_mode(mode))?;
         }
         file.sync_all()?;
         rename(&temporary, path)
     })();
     if let Err(e) = written {
-        let _ = remove_file(&temporary); // the first error is the one to report
+        // A second request to end must not keep us from it. The first error is the one to report.
+        let _ = shield(|| remove_file(&temporary));
         return Err(e);
     }
     File::open(dir)?.sync_all()

@@ -31,7 +31,9 @@ use crate::sched::{Detach, blocking, submit, waiting};
 /// Differs from std in one point of concurrency: when two fibers read or write one file *at its
 /// position* at the same time, both may see the same position. Use `read_at` and `write_at`, or
 /// append mode, where files are shared. (And a read of no bytes at all may succeed where std's says
-/// that the file is a directory.)
+/// that the file is a directory.) And what the kernel does when the last one lets go of a file (it
+/// gives up its locks, and tells those who watch) may come a moment after the close, if a thread of
+/// the kernel that has performed an operation of it has not come to its end yet.
 ///
 /// # Examples
 /// ```
