@@ -41,7 +41,6 @@ const LOOKS: u32 = if cfg!(all(test, loom)) { 0 } else { 1000 };
 #[repr(C)]
 pub(crate) struct Biased<T> {
     locked: Locked<T>,
-    #[cfg_attr(all(test, loom), expect(dead_code, reason = "has a model of its own"))]
     bias: Bias,
 }
 
