@@ -23,6 +23,8 @@ const DEFAULT_STACK_BYTES: usize = 256 << 10;
 const DEFAULT_RING_ENTRIES: u32 = 256;
 const DEFAULT_BLOCKING_THREADS: usize = 256;
 const DEFAULT_SPIN: Duration = Duration::from_micros(20);
+/// What is asked for beyond that is for ever, but shutdowns have to be noticed.
+const MOST_SPIN: Duration = Duration::from_secs(1);
 const DEFAULT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Configures a [`Runtime`].
@@ -94,7 +96,8 @@ impl RuntimeBuilder {
     }
 
     /// How long a worker that has nothing to do looks around before it sleeps, while other workers
-    /// run. 20 microseconds by default: waking a sleeping CPU costs about as much.
+    /// run. 20 microseconds by default: waking a sleeping CPU costs about as much. More than a
+    /// second is taken as one.
     pub fn spin(mut self, duration: Duration) -> Self {
         self.spin = duration;
         self
@@ -198,7 +201,7 @@ impl RuntimeBuilder {
             stack_bytes: self.stack_bytes,
             driver: driver::Config { ring_entries: self.ring_entries, choice },
             blocking_threads: self.blocking_threads,
-            spin: self.spin,
+            spin: self.spin.min(MOST_SPIN),
             thread_name: self.thread_name,
             inline: self.inline,
         };

@@ -285,3 +285,29 @@ fn nothing_is_left_open() {
         assert_eq!(common::fds(), before);
     });
 }
+
+/// A writer that a full terminal holds up, with room for only a part of what it has, holds up
+/// nobody else: neither writers of other terminals nor the worker.
+#[test]
+fn a_full_terminal_holds_up_no_other() {
+    const BYTES: usize = 200_000;
+    let _watchdog = watch::dog();
+    runtime(1).run(|| {
+        let (full, other) = (terminal(), terminal());
+        let (master, slave) = (AsyncFd::new(full.0), full.1);
+        let writer = ramie::spawn(move || (&master).write_all(&[b'x'; BYTES]).map(|()| master));
+        ramie::sleep(Duration::from_millis(20));
+        let mut written = AsyncFd::new(other.0);
+        ramie::time::timeout(Duration::from_secs(5), || written.write_all(b"y")).unwrap();
+        assert!(!writer.is_finished());
+        let reader = std::thread::spawn(move || {
+            let (mut slave, mut left) = (std::fs::File::from(slave), BYTES);
+            let mut buf = vec![0; BYTES];
+            while left > 0 {
+                left -= std::io::Read::read(&mut slave, &mut buf).unwrap();
+            }
+        });
+        let _master = writer.join().unwrap().unwrap();
+        reader.join().unwrap();
+    });
+}

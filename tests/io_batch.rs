@@ -301,6 +301,49 @@ fn a_batch_is_not_for_another_fiber() {
     });
 }
 
+/// The poll driver hands a read of a named pipe back, for a thread to perform it. When the batch
+/// ends nobody waits for that, so the bytes stay; and where nothing may suspend, nothing has to.
+#[test]
+fn what_was_handed_back_is_not_done_at_the_end() {
+    let _watchdog = watch::dog();
+    let dir = TempDir::new();
+    let path = dir.path().join("fifo");
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let mut fifo = std::fs::File::options().read(true).write(true).open(&path).unwrap();
+    fifo.write_all(b"x").unwrap();
+    let driver = ramie::DriverKind::Poll;
+    let runtime = ramie::Runtime::builder().workers(1).driver(driver).build().unwrap();
+    let mut buf = [0; 4];
+    runtime.run(|| {
+        io::batch(|batch| _ = batch.read(&fifo, &mut buf));
+        ramie::no_suspend(|| io::batch(|batch| _ = batch.read(&fifo, &mut buf)));
+        let result = io::batch(|batch| {
+            batch.read(&fifo, &mut buf);
+            batch.next().unwrap().unwrap().result
+        });
+        assert_eq!(result.unwrap(), 1);
+    });
+    assert_eq!(buf, *b"x\0\0\0");
+}
+
+#[test]
+#[should_panic(expected = "inside `ramie::no_suspend` would suspend")]
+fn a_batch_does_not_wait_where_nothing_may_suspend() {
+    let _watchdog = watch::dog();
+    runtime(1).run(|| {
+        let (reader, _writer) = pipe().unwrap();
+        let mut buf = [0; 4];
+        ramie::no_suspend(|| {
+            io::batch(|batch| {
+                batch.read(&reader, &mut buf);
+                batch.timeout(Duration::from_millis(10));
+                batch.next().map(drop)
+            })
+        })
+        .unwrap();
+    });
+}
+
 #[test]
 fn nothing_is_left_open() {
     isolated("nothing_is_left_open", || {

@@ -6,7 +6,7 @@ mod common;
 
 use std::io::{ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -268,6 +268,27 @@ weather! {
         });
     }
 
+    /// What came before counts first; and who comes after it does not wait.
+    fn datagram_sockets_shut_down_while_others_wait() {
+        let (a, b) = UnixDatagram::pair().unwrap();
+        scope(|scope| {
+            let one = scope.spawn(|| a.recv(&mut [0; 4]).unwrap());
+            let other = scope.spawn(|| {
+                let (n, from) = a.recv_from(&mut [0; 4]).unwrap();
+                assert!(from.is_unnamed());
+                n
+            });
+            ramie::sleep(Duration::from_millis(5));
+            a.shutdown(Shutdown::Read).unwrap();
+            assert_eq!((one.join().unwrap(), other.join().unwrap()), (0, 0));
+        });
+        assert_eq!(a.recv(&mut [0; 4]).unwrap(), 0);
+        a.send(b"abc").unwrap();
+        b.shutdown(Shutdown::Read).unwrap();
+        assert_eq!(b.recv(&mut [0; 4]).unwrap(), 3);
+        assert_eq!(b.recv(&mut [0; 4]).unwrap(), 0);
+    }
+
     /// A flood of clients, which take in what they get at leisure; some leave without a word. They
     /// speak first: the system forgets a connection that finds the line full until its client does.
     fn a_flood_of_slow_readers() {
@@ -461,5 +482,23 @@ fn waiting_for_many_datagrams_can_be_cancelled() {
             spawn(move || socket.recv_many(&mut [IoSliceMut::new(&mut [0; 8])]).unwrap_err());
         ramie::sleep(Duration::from_millis(2));
         assert!(is_cancelled(&reader.cancel_join().unwrap()));
+    });
+}
+
+/// Also in non-blocking mode, where even a call through the ring does not wait.
+#[test]
+fn a_foreign_datagram_socket_shut_down_ends_its_receiver() {
+    let _watchdog = common::watch::dog();
+    let (a, _b) = std::os::unix::net::UnixDatagram::pair().unwrap();
+    a.set_nonblocking(true).unwrap();
+    let other = a.try_clone().unwrap();
+    runtime(1).run(|| {
+        let socket = UnixDatagram::from(OwnedFd::from(a));
+        let receiver = spawn(move || {
+            ramie::time::timeout(Duration::from_secs(5), || socket.recv(&mut [0; 4]))
+        });
+        ramie::sleep(Duration::from_millis(5));
+        other.shutdown(Shutdown::Read).unwrap();
+        assert_eq!(receiver.join().unwrap().unwrap(), 0);
     });
 }

@@ -305,3 +305,16 @@ fn what_a_busy_owner_leaves_is_taken() {
         }
     });
 }
+
+/// The longest search there is neither overflows nor holds up the end of the runtime.
+#[test]
+fn a_worker_may_look_around_for_ever() {
+    in_time(|| {
+        let rt = Runtime::builder().workers(3).spin(Duration::MAX).build().unwrap();
+        let sum: u32 = rt.run(|| {
+            let fibers: Vec<_> = (0..100).map(|n| ramie::spawn(move || n)).collect();
+            fibers.into_iter().map(|fiber| fiber.join().unwrap()).sum()
+        });
+        assert_eq!(sum, 4950);
+    });
+}

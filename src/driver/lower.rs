@@ -20,7 +20,9 @@
 //!
 //! What remains that may hold up a worker: a plain thread that reads the *same open file* at its
 //! position holds a lock on the position meanwhile; a writer holds a lock on its file in memory
-//! while it copies; and memory that is touched may have to be made free first, as anywhere.
+//! while it copies; memory that is touched may have to be made free first, as anywhere; and a
+//! terminal that was opened as a `File`, with room for a part of a write, waits in the middle of
+//! it, in the ring too (`uring/encode.rs` sees to those in an `AsyncFd`).
 #![forbid(unsafe_code)]
 
 use super::Caps;

@@ -70,6 +70,7 @@ pub use names::{
 pub use options::OpenOptions;
 #[doc(no_inline)]
 pub use std::fs::{FileTimes, Permissions, TryLockError};
+pub(crate) use stream::fifo_has_data;
 pub use streams::{ReadStream, WriteStream};
 pub use tree::{DirBuilder, create_dir, create_dir_all, remove_dir_all};
 pub use whole::{

@@ -256,7 +256,7 @@ impl Read for &File {
 
 /// Waits until a FIFO has data, which is `true`, or is at its end.
 #[cold]
-fn fifo_has_data(fd: BorrowedFd<'_>) -> io::Result<bool> {
+pub(crate) fn fifo_has_data(fd: BorrowedFd<'_>) -> io::Result<bool> {
     loop {
         if fifo::has_data(fd)? {
             return Ok(true);

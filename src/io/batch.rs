@@ -28,7 +28,9 @@ use crate::sys::clock;
 /// [`next`](Batch::next) fails and reports; the operations go on until `f` returns.
 ///
 /// # Panics
-/// Those of `f`. If the batch is used by another fiber than the one that made it.
+/// Those of `f`. If the batch is used by another fiber than the one that made it. Inside
+/// [`no_suspend`](crate::no_suspend), if `next` would wait; the end of the batch blocks the worker
+/// there.
 ///
 /// # Examples
 /// The first answer counts:

@@ -1,11 +1,9 @@
 //! Traits, helpers and descriptors for input and output: [`std::io`], suspending.
 //!
 //! The traits and types of std are here under their own names, so `use ramie::io` takes the place
-//! of `use std::io`. What waits in std suspends here: [`pipe`], [`copy`]. Additional is
+//! of `use std::io`. What waits in std suspends here: [`stdin`], [`pipe`], [`copy`]. Additional is
 //! [`AsyncFd`], which waits for descriptors that somebody else made, and [`batch`], which has many
 //! operations in flight for one fiber.
-//!
-//! Standard input and output are not here yet: those of std block the worker.
 //!
 //! Descriptors may be in non-blocking mode or not. A fiber that reads from or writes to one waits
 //! in either case, since that costs nobody a thread; only
@@ -18,17 +16,24 @@
 //! | `async_fd.rs` | [`AsyncFd`]                                                           |
 //! | `batch.rs`    | [`batch`]                                                             |
 //! | `copy/`       | [`copy`]                                                              |
+//! | `print.rs`    | [`print!`](crate::print), [`println!`](crate::println), ...              |
+//! | `stdio.rs`    | [`stdin`], [`stdout`], [`stderr`]                                     |
 
 mod async_fd;
 mod batch;
 mod copy;
 mod pipe;
+mod print;
+mod stdio;
 
 pub use async_fd::{AsyncFd, Interest, Ready};
 pub use batch::{Batch, Done, Key, batch};
 pub(crate) use copy::{Sink as CopySink, Source as CopySource};
 pub use copy::{copy, copy_counted};
 pub use pipe::{PipeReader, PipeWriter, pipe};
+#[doc(hidden)]
+pub use print::{_eprint, _print};
+pub use stdio::{Stderr, StderrLock, Stdin, StdinLock, Stdout, StdoutLock, stderr, stdin, stdout};
 
 #[doc(no_inline)]
 pub use std::io::{

@@ -152,7 +152,6 @@ fn canary_here_is_elsewhere() {
     must_fail(3, "", || wait_to_the_end(true, |signal| signal.register_here(64)));
 }
 
-/// The promise of `set_once` broken: two threads set.
 /// The only setter looks, then sets without a locked instruction, while a timer takes the waiter
 /// out: fine on one thread, as in `set_here`, and not on two.
 #[test]
@@ -174,6 +173,7 @@ fn canary_set_here_elsewhere() {
     });
 }
 
+/// The promise of `set_once` broken: two threads set.
 #[test]
 fn canary_set_once_is_done_twice() {
     must_fail(3, "", || {

@@ -350,9 +350,6 @@ impl UnixDatagram {
 
     /// Shuts down receiving, sending, or both. Whoever waits in them returns.
     ///
-    /// Without io_uring a fiber that waits to receive is not woken by that: of a datagram socket,
-    /// the system tells only those calls that wait.
-    ///
     /// # Errors
     /// [`NotConnected`](io::ErrorKind::NotConnected), for instance.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {

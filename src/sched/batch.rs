@@ -40,6 +40,8 @@ pub(crate) struct Batch<'env> {
     done: VecDeque<Done<'env>>,
     /// The fiber whose batch it is.
     owner: Option<u64>,
+    /// Nobody asks for results any more.
+    ends: bool,
     next_key: u64,
     _invariant: PhantomData<&'env mut &'env ()>,
 }
@@ -106,6 +108,7 @@ pub(crate) fn with_batch<'env, T>(f: impl FnOnce(&mut Batch<'env>) -> T) -> T {
         armed: Vec::new(),
         done: VecDeque::new(),
         owner: owner(),
+        ends: false,
         next_key: 0,
         _invariant: PhantomData,
     };
@@ -204,6 +207,7 @@ impl<'env> Batch<'env> {
             if deadline_ns.is_some_and(|deadline_ns| deadline_ns <= clock::now_ns()) {
                 return Err(Nothing::Late);
             }
+            _ = current::suspendable(); // panics where the fiber must not wait
             self.wait(deadline_ns, OnCancel::End);
         }
     }
@@ -250,6 +254,7 @@ impl<'env> Batch<'env> {
     /// Ends everything and waits until it has ended.
     fn finish(&mut self) {
         let stays = Stays;
+        self.ends = true;
         self.cancel_all();
         while !self.armed.is_empty() {
             self.wait(None, OnCancel::Ignore);
@@ -272,7 +277,8 @@ impl<'env> Batch<'env> {
             let (result, cancelled) = (submit::outcome(&pending), pending.cancel_sent());
             let mut op = pending.into_op();
             let result = match result {
-                TO_POOL | TO_WAITERS if cancelled => -libc::ECANCELED,
+                // Nothing has happened, and nothing is to happen any more.
+                TO_POOL | TO_WAITERS if cancelled || self.ends => -libc::ECANCELED,
                 TO_POOL => blocking(|| perform::perform(&mut op)),
                 TO_WAITERS => match waiting(|| driver::perform_ready(&mut op)) {
                     Some(result) => result,
@@ -323,7 +329,8 @@ impl<'env> Batch<'env> {
         }
     }
 
-    /// The fiber must not be left, and nobody else would look at the driver.
+    /// The fiber must not be left, even if that is forbidden only by `no_suspend` and the batch
+    /// ends there, and nobody else would look at the driver.
     #[cold]
     fn wait_unwinding(&self, worker: &Worker, deadline_ns: Option<u64>) {
         while self.group().done().is_empty() {

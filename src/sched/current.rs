@@ -57,11 +57,12 @@ pub(crate) fn suspendable<'a>() -> Option<(&'a Worker, FiberPtr)> {
     }
 }
 
-/// A number that tells the thread's worker from all others, 0 if it has none. Of a fiber it is the
-/// same for ever.
+/// An even number that tells the thread's worker from all others, also from those of the past, 0 if
+/// it has none. Of a fiber it is the same for ever. (Not the worker's address: a lock may be held
+/// for longer than its worker lives, by a guard that was carried out of `run`.)
 #[inline(always)]
 pub(crate) fn place() -> usize {
-    arch::get_current()
+    worker().map_or(0, |worker| worker.serial)
 }
 
 /// Whether [`suspendable`] would panic.

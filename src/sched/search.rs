@@ -134,7 +134,7 @@ impl Worker {
             }
             let now_ns = clock::now_ns();
             let due = self.timers.borrow().next_deadline_ns().is_some_and(|due| due <= now_ns);
-            if due || self.shared.phase() == Phase::Stopped {
+            if due || self.must_heed(self.shared.phase()) {
                 return due;
             }
             // What is not worth taking yet may be soon, and lying down is refused meanwhile. The
@@ -248,13 +248,17 @@ impl Worker {
         }
     }
 
+    /// Whether the loop has to do something about the runtime's phase.
+    fn must_heed(&self, phase: Phase) -> bool {
+        phase == Phase::Stopped || (phase == Phase::Draining && !self.is_draining())
+    }
+
     fn must_not_sleep(&self) -> bool {
         let phase = self.shared.phase();
         self.has_ready()
             || self.remote.has_mail()
             || self.shared.has_external()
-            || phase == Phase::Stopped
-            || (phase == Phase::Draining && !self.is_draining())
+            || self.must_heed(phase)
             // Lone fibers are left to their owners, if those run, and to the sentry.
             || self.work_elsewhere(if self.shared.idle().anybody_awake() { 2 } else { 1 })
     }

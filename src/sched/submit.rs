@@ -23,7 +23,17 @@ use std::time::Duration;
 /// As for [`park::suspend`].
 #[inline(always)]
 unsafe fn suspend(fiber: FiberPtr, after: &AfterSwitch<'_>) {
-    if spans::followed() {
+    // SAFETY: the caller's promise.
+    unsafe { suspend_as_told(fiber, after, spans::followed()) };
+}
+
+/// As `suspend`; `followed` says whether the fiber leaves its spans.
+///
+/// # Safety
+/// As for [`park::suspend`].
+#[inline(always)]
+unsafe fn suspend_as_told(fiber: FiberPtr, after: &AfterSwitch<'_>, followed: bool) {
+    if followed {
         // SAFETY: the caller's promise.
         unsafe { suspend_in_spans(fiber, after) };
     } else {
@@ -211,9 +221,12 @@ pub(crate) fn wait_and_let_go(
     on_cancel: OnCancel,
 ) -> bool {
     let found = current::suspendable();
+    // Asked once: a subscriber may come at any time, and is foreign code, which must not run with
+    // a lock held.
+    let followed = spans::followed();
     if let Some(lock) = held
-        // What comes before the fiber is registered may take its time, or be foreign code.
-        && found.is_none_or(|(worker, _)| spans::followed() || worker.has_joins())
+        // What comes before the fiber is registered may take its time.
+        && found.is_none_or(|(worker, _)| followed || worker.has_joins())
     {
         lock.store(false, Ordering::Release);
         held = None;
@@ -225,7 +238,7 @@ pub(crate) fn wait_and_let_go(
     let timer = deadline_ns.map(|deadline_ns| Timer::new(deadline_ns, fiber));
     let wait = Wait { signal, timer: timer.as_ref(), on_cancel, held };
     // SAFETY: `fiber` is the one that runs here.
-    unsafe { suspend(fiber, &AfterSwitch::Wait(&wait)) };
+    unsafe { suspend_as_told(fiber, &AfterSwitch::Wait(&wait), followed) };
     fiber.header().waiting.set(Waiting::Nothing);
     if let Some(timer) = timer.as_ref().filter(|timer| timer.in_heap()) {
         let worker = current::worker().expect("a fiber runs on a worker");

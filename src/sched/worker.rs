@@ -29,7 +29,7 @@ use std::cell::{Cell, RefCell, UnsafeCell};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// Resumes between two looks at everything else.
 const BUDGET: u32 = 64;
@@ -42,9 +42,13 @@ const TURN: u32 = 256;
 /// Identifiers are handed to workers in blocks, so that a spawn touches no shared counter.
 const ID_BLOCK: u64 = 1024;
 
+static NEXT_SERIAL: AtomicUsize = AtomicUsize::new(2);
+
 /// See the module's head.
 pub(crate) struct Worker {
     running: Cell<Option<FiberPtr>>,
+    /// Even, and of no other worker there ever was; see `current::place`.
+    pub(super) serial: usize,
     /// The fiber woken last, which runs next: its data is still in the cache.
     pub(super) next: Cell<Option<FiberPtr>>,
     next_in_a_row: Cell<u32>,
@@ -100,6 +104,7 @@ impl Worker {
         shared.seat(index).take(fresh.stealer());
         Ok(Self {
             running: Cell::new(None),
+            serial: NEXT_SERIAL.fetch_add(2, Ordering::Relaxed),
             next: Cell::new(None),
             next_in_a_row: Cell::new(0),
             ready: FiberList::default(),

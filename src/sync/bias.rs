@@ -14,9 +14,7 @@
 //! inside, nor will be.
 //!
 //! The owner was told under the lock that it is, so it has seen all that was done before. Whoever
-//! ends that sees `kept` as it was cleared last. A place is a worker's address: one that comes
-//! after the worker's end at the same address has seen all that it did, as has all memory that is
-//! used anew.
+//! ends that sees `kept` as it was cleared last. A place is never another worker's later on.
 
 #[cfg(not(all(test, loom)))]
 use super::block;
@@ -28,7 +26,7 @@ use crate::sys::membarrier::{heavy_for_good as heavy, is_on, light};
 pub(crate) use model::{NO_HEAVY, heavy, is_on, light};
 
 const OPEN: usize = 0;
-/// No worker has an odd address.
+/// Places are even.
 const ENDED: usize = 1;
 /// Uses of one place in a row that make it the owner: what its end costs is little then.
 const RUN: u32 = if cfg!(all(test, loom)) { 1 } else { 64 };
@@ -41,7 +39,6 @@ const LOOKS: u32 = if cfg!(all(test, loom)) { 0 } else { 1000 };
 #[repr(C)]
 pub(crate) struct Biased<T> {
     locked: Locked<T>,
-    #[cfg_attr(all(test, loom), expect(dead_code, reason = "has a model of its own"))]
     bias: Bias,
 }
 

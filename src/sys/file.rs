@@ -215,6 +215,9 @@ pub(crate) fn write_vectored_nowait(
     answer(unsafe { libc::pwritev2(fd, ptr, len, offset, libc::RWF_NOWAIT) })
 }
 
+/// The device through which masters of terminals are opened.
+const PTMX: (u32, u32) = (5, 2);
+
 /// What a descriptor is, by what is known without asking a file system's server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct What {
@@ -222,6 +225,9 @@ pub(crate) struct What {
     pub(crate) stored: bool,
     /// What distinguishes it from all others that are open: device and number.
     pub(crate) identity: (u64, u64),
+    /// Others have this identity that have nothing to do with it: it is an eventfd or the like, or
+    /// the master of a terminal.
+    pub(crate) ambiguous: bool,
     /// The mount that it was opened in, where the kernel tells.
     pub(crate) mount: Option<u64>,
 }
@@ -244,6 +250,8 @@ pub(crate) fn what(fd: BorrowedFd<'_>) -> Option<What> {
             u64::from(statx.stx_dev_major) << 32 | u64::from(statx.stx_dev_minor),
             statx.stx_ino,
         ),
+        ambiguous: kind == 0
+            || (kind == libc::S_IFCHR && (statx.stx_rdev_major, statx.stx_rdev_minor) == PTMX),
         mount: (statx.stx_mask & libc::STATX_MNT_ID != 0).then_some(statx.stx_mnt_id),
     })
 }

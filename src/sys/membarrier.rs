@@ -17,15 +17,24 @@
 //! the look at `a` then sees. A thread that does not run has had a fence when it was taken off its
 //! core.
 
-use std::sync::atomic::{AtomicBool, Ordering, compiler_fence, fence};
+use super::clock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, compiler_fence, fence};
 use std::time::Duration;
 
-/// Whether the process is registered for `heavy`.
+/// Whether the process is registered for `heavy`. Set and cleared once.
 static ON: AtomicBool = AtomicBool::new(false);
+/// When `heavy` was refused first, if it ever was. Written before `ON` is cleared.
+static REFUSED_NS: AtomicU64 = AtomicU64::new(0);
+/// For how long after that somebody may act on an earlier yes from `is_on`. He would have to be off
+/// his core for as long, between that and the next instruction.
+const NEWS_NS: u64 = 1_000_000_000;
+/// No store stays in its core for that long.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// Asks the kernel, once; `is_on` says what came of it.
 pub(crate) fn set_up() {
-    if !is_on() && call(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) {
+    let refused = REFUSED_NS.load(Ordering::SeqCst) != 0;
+    if !refused && !is_on() && call(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) {
         ON.store(true, Ordering::SeqCst);
     }
 }
@@ -46,27 +55,45 @@ pub(crate) fn light() {
 /// See the module's head.
 pub(crate) fn heavy() {
     fence(Ordering::SeqCst);
-    if is_on() && !call(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED) {
-        refused();
+    if is_on() {
+        if !call(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED) {
+            refused();
+        }
+    } else if is_news(REFUSED_NS.load(Ordering::SeqCst), clock::now_ns) {
+        pause();
     }
 }
 
 /// As `heavy`, where the others do not ask `is_on` anew but once and for all.
 pub(crate) fn heavy_for_good() {
-    if is_on() {
-        heavy();
-    } else {
+    fence(Ordering::SeqCst);
+    if !is_on() {
+        pause();
+    } else if !call(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED) {
         refused();
     }
 }
 
 /// It was granted, and is not any more: a filter of system calls was installed since. The others
-/// pay for fences of their own from now on. Those who have not heard of it yet have done what they
-/// did without one long before this returns, since no store stays in its core for microseconds.
+/// pay for fences of their own from now on. Those who have not heard of it yet do without, so for
+/// some time all who call `heavy` pause instead, not only the one that was refused.
 #[cold]
 fn refused() {
+    let now_ns = clock::now_ns().max(1);
+    _ = REFUSED_NS.compare_exchange(0, now_ns, Ordering::SeqCst, Ordering::SeqCst);
     ON.store(false, Ordering::SeqCst);
-    std::thread::sleep(Duration::from_millis(1));
+    pause();
+}
+
+/// Whether somebody may not know yet that `heavy` was refused at that time, if it was.
+fn is_news(refused_ns: u64, now_ns: impl FnOnce() -> u64) -> bool {
+    refused_ns != 0 && now_ns().saturating_sub(refused_ns) < NEWS_NS
+}
+
+/// Until what the others have stored before is seen by all.
+#[cold]
+fn pause() {
+    std::thread::sleep(PAUSE);
     fence(Ordering::SeqCst);
 }
 
@@ -77,10 +104,20 @@ fn call(command: libc::c_int) -> bool {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use super::{heavy, is_on, light, set_up};
+    use super::{NEWS_NS, heavy, is_news, is_on, light, set_up};
     use std::sync::Barrier;
     use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
     use std::thread;
+
+    /// One thread has been refused. Others, who are told no then, must not rely on everybody's
+    /// having been told so: not before some time has passed.
+    #[test]
+    fn a_refusal_takes_time_to_get_about() {
+        assert!(!is_news(0, || unreachable!("it was never on")));
+        assert!(is_news(5, || 5));
+        assert!(is_news(5, || 4 + NEWS_NS));
+        assert!(!is_news(5, || 5 + NEWS_NS));
+    }
 
     /// Both sides at the same time, again and again: one of them sees the other.
     #[test]

@@ -75,3 +75,9 @@ impl AsFd for ReadySet {
         self.0.as_fd()
     }
 }
+
+/// Has `f` called when the process ends by `exit`. If there is no memory for that, it is not.
+pub(crate) fn at_exit(f: extern "C" fn()) {
+    // SAFETY: a function without arguments that lives as long as the process; a panic in it aborts.
+    let _ = unsafe { libc::atexit(f) };
+}

@@ -180,6 +180,13 @@ impl IncomingMut<'_> {
     pub(crate) fn as_ptr(&mut self) -> *mut libc::msghdr {
         self.header.as_ptr()
     }
+
+    /// Makes it what the kernel makes of it when there is no message any more.
+    pub(crate) fn set_empty(&mut self) {
+        // SAFETY: this is the only way to the record, borrowed mutably.
+        let header = unsafe { self.header.as_mut() };
+        (header.msg_namelen, header.msg_controllen, header.msg_flags) = (0, 0, 0);
+    }
 }
 
 // SAFETY: it is the only way to the message while it lives; for the rest as below.

@@ -19,8 +19,9 @@ use crate::op::{Op, SlicesMut};
 use crate::sys::{file, socket};
 use std::cell::Cell;
 use std::io::IoSlice;
-use std::os::fd::BorrowedFd;
-use std::sync::{Mutex, PoisonError};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 /// What has become of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +61,44 @@ pub(super) fn attempt(op: &mut Op<'_>, started: &Cell<bool>) -> Outcome {
         }
         op => attempt_other(op, started),
     }
+}
+
+/// As [`attempt`], where an event has said that there is something.
+#[inline]
+pub(super) fn attempt_ready(op: &mut Op<'_>, started: &Cell<bool>) -> Outcome {
+    match attempt(op, started) {
+        Wait(_) if is_shut_down(op) => match attempt(op, started) {
+            Wait(_) => Done(at_end(op)),
+            outcome => outcome, // what came before the end
+        },
+        outcome => outcome,
+    }
+}
+
+/// Whether `op` receives from a socket whose receiving side is shut down. Of a datagram socket,
+/// only calls that wait are told so.
+#[cold]
+fn is_shut_down(op: &Op<'_>) -> bool {
+    let fd = match op {
+        Op::Recv { fd, flags, .. } | Op::RecvMsg { fd, flags, .. }
+            if *flags & (libc::MSG_OOB | libc::MSG_ERRQUEUE) == 0 =>
+        {
+            *fd
+        }
+        Op::Read { fd, .. } | Op::ReadUninit { fd, .. } | Op::ReadVectored { fd, .. } => *fd,
+        _ => return false,
+    };
+    let events = socket::poll_now(fd, libc::POLLRDHUP);
+    events > 0 && events & i32::from(libc::POLLRDHUP) != 0
+}
+
+/// What a call that waits returns then.
+#[cold]
+fn at_end(op: &mut Op<'_>) -> i32 {
+    if let Op::RecvMsg { message, .. } = op {
+        message.set_empty();
+    }
+    0
 }
 
 fn attempt_other(op: &mut Op<'_>, started: &Cell<bool>) -> Outcome {
@@ -200,20 +239,29 @@ fn connected(fd: BorrowedFd<'_>) -> Outcome {
 
 // ---- On a thread --------------------------------------------------------------------------------
 
-/// Those descriptors, by identity and direction, on which a thread performs an op right now.
-static CLAIMED: Mutex<Vec<((u64, u64), u32)>> = Mutex::new(Vec::new());
+/// A descriptor's file, and its number if that says more; and the direction.
+type Key = ((u64, u64), Option<RawFd>, u32);
+/// Those on which a thread performs an op right now.
+static CLAIMED: Mutex<Vec<Key>> = Mutex::new(Vec::new());
+/// One of them is free again.
+static RELEASED: Condvar = Condvar::new();
+/// How long to wait for that, before the descriptor is asked again whether it is ready at all: who
+/// has it may have been surprised, and wait for ever.
+const CLAIM_WAIT: Duration = Duration::from_millis(1);
 
 /// The right to be the only one in this process that may be surprised by a descriptor that was
 /// ready and is not.
-struct Claim(Option<((u64, u64), u32)>);
+struct Claim(Option<Key>);
 
 impl Claim {
-    /// `None` if another thread has it.
+    /// `None` if another thread has it, after waiting a moment: whoever is told so tries again.
     fn of(fd: BorrowedFd<'_>, events: u32) -> Option<Self> {
         let Some(what) = file::what(fd) else { return Some(Self(None)) };
-        let key = (what.identity, events);
+        let number = what.ambiguous.then(|| fd.as_raw_fd());
+        let key = (what.identity, number, events);
         let mut claimed = CLAIMED.lock().unwrap_or_else(PoisonError::into_inner);
         if claimed.contains(&key) {
+            drop(RELEASED.wait_timeout(claimed, CLAIM_WAIT));
             return None;
         }
         claimed.push(key);
@@ -225,6 +273,7 @@ impl Drop for Claim {
     fn drop(&mut self) {
         let mut claimed = CLAIMED.lock().unwrap_or_else(PoisonError::into_inner);
         claimed.retain(|key| Some(*key) != self.0);
+        RELEASED.notify_all();
     }
 }
 

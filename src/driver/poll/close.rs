@@ -186,7 +186,10 @@ mod tests {
     fn mounts_are_found() {
         let table = "21 1 8:1 / / rw,noatime shared:1 master:2 - ext4 /dev/sda1 rw\n\
                      36 21 0:42 / /mnt rw - nfs4 server:/ rw\n";
-        let what = |mount, device| file::What { stored: true, identity: (device, 7), mount };
+        let what = |mount, device| {
+            let identity = (device, 7);
+            file::What { stored: true, identity, ambiguous: false, mount }
+        };
         assert_eq!(file_system(table, what(Some(21), 0)), Some("ext4"));
         assert_eq!(file_system(table, what(None, 42)), Some("nfs4"));
         assert_eq!(file_system(table, what(None, 8 << 32 | 1)), Some("ext4"));

@@ -36,7 +36,7 @@ mod close;
 mod table;
 
 pub(crate) use attempt::perform_ready;
-use attempt::{Outcome, attempt};
+use attempt::{Outcome, attempt, attempt_ready};
 use table::{Armed, Table, Waiter};
 
 /// Events taken at once: what they complete runs before the next look.
@@ -254,7 +254,8 @@ impl Poll {
                 continue;
             }
             self.table.waiting -= 1;
-            let outcome = self.perform(waiter.op);
+            // SAFETY: as above.
+            let outcome = attempt_ready(unsafe { waiter.op.op() }, waiter.op.polling());
             match outcome {
                 Outcome::Wait(events) if !self.ending && waiter.vain < VAIN => {
                     if shares {

@@ -2,6 +2,7 @@
 
 use crate::op::{IOV_MAX, MAX_TRANSFER, Op};
 use io_uring::{opcode, squeue, types};
+use std::io::IsTerminal;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
@@ -35,8 +36,13 @@ pub(super) fn encode(op: &mut Op<'_>) -> squeue::Entry {
                 .rw_flags(rw_flags(*nowait))
                 .build()
         }
-        Op::Write { fd: f, buf, offset, .. } => {
-            opcode::Write::new(fd(f), buf.as_ptr(), len(buf.len())).offset(*offset).build()
+        Op::Write { fd: f, buf, offset, habit } => {
+            let entry =
+                opcode::Write::new(fd(f), buf.as_ptr(), len(buf.len())).offset(*offset).build();
+            // A terminal with room for a part of it waits in the middle, whatever it is told: not
+            // on this thread.
+            let waits = habit.is_none() && f.is_terminal();
+            if waits { entry.flags(squeue::Flags::ASYNC) } else { entry }
         }
         Op::ReadUninit { fd: f, buf, offset, nowait, .. } => {
             opcode::Read::new(fd(f), buf.as_mut_ptr().cast(), len(buf.len()))
