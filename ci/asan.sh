@@ -28,7 +28,7 @@ tests "${cargo[@]}" --lib --test stacks --test local --no-fail-fast -- --skip ar
 refuse 'WARNING: ASan' 'a stack that AddressSanitizer was not told about'
 
 export ASAN_OPTIONS=detect_stack_use_after_return=1:detect_leaks=0
-tests "${cargo[@]}" $(integration tidy sums examples cp kv proxy macros stacks local) --no-fail-fast -- \
+tests "${cargo[@]}" $(integration tidy sums examples cp kv probe proxy macros stacks local) --no-fail-fast -- \
     --skip stacks_are_trimmed --skip scopes_leave_nothing
 refuse 'WARNING: ASan' 'a stack that AddressSanitizer was not told about'
 export ASAN_OPTIONS=detect_stack_use_after_return=1:detect_leaks=1
