@@ -349,6 +349,13 @@ fn misuse_is_refused() {
 #[test]
 fn every_wake_method() {
     let _watchdog = watch::dog();
+    // Where no ring is to be had at all, by a mask or a filter, there is none to wake.
+    if let Err(error) = Runtime::builder().driver(DriverKind::Uring).build() {
+        let kinds = [std::io::ErrorKind::Unsupported, std::io::ErrorKind::PermissionDenied];
+        assert!(kinds.contains(&error.kind()), "{error}");
+        println!("skipped: {error}");
+        return;
+    }
     let mut skipped = 0;
     for method in [WakeMethod::Futex, WakeMethod::MsgRing, WakeMethod::EventFd] {
         for workers in [1, 2] {
