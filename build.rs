@@ -8,6 +8,10 @@
 //!
 //! Emits `cfg(sanitizer = "address" | "thread" | "none")` for `stack/sanitize.rs`, from what rustc
 //! was asked for, and `cfg(valgrind = "x86_64")` where `stack/valgrind.rs` knows the request.
+//!
+//! Emits `cfg(raw_stat)` where the `stat` of `std::os::linux::raw` is std's own. Elsewhere it is
+//! that of std's private copy of `libc`, which stable code cannot name, and so `fs::Metadata` does
+//! without `std::os::linux::fs::MetadataExt`.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -43,6 +47,14 @@ fn main() {
     let asked = std::env::var("CARGO_CFG_SANITIZE").unwrap_or_default();
     let known = ["address", "thread"].into_iter().find(|name| asked.split(',').any(|a| a == *name));
     println!("cargo::rustc-cfg=sanitizer=\"{}\"", known.unwrap_or("none"));
+
+    println!("cargo::rustc-check-cfg=cfg(raw_stat)");
+    if !matches!(
+        arch.as_str(),
+        "loongarch64" | "mips64" | "mips64r6" | "riscv32" | "riscv64" | "s390x" | "sparc64"
+    ) {
+        println!("cargo::rustc-cfg=raw_stat");
+    }
 
     println!("cargo::rustc-check-cfg=cfg(valgrind, values(\"x86_64\"))");
     if arch == "x86_64" && width == "64" {

@@ -171,7 +171,9 @@ contract! {
 
     /// A trait of std whose names are C's.
     fn linux_metadata() {
+        #[cfg(raw_stat)]
         use std::os::linux::fs::MetadataExt;
+        #[cfg(raw_stat)]
         same!(|dir| {
             std::fs::write(dir.join("f"), "12345").unwrap();
             let of = |path: &std::path::Path| {

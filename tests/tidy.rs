@@ -23,6 +23,9 @@ const CFG_FILES: &[(&str, &str)] = &[
     ("src/stack/sanitize.rs", "which sanitizer"),
     ("src/stack/valgrind.rs", "whether the request is known"),
     ("src/op/decode.rs", "debug assertions in its tests"),
+    ("src/fs/mod.rs", "whether std's raw `stat` can be named"),
+    ("src/fs/metadata.rs", "the same"),
+    ("src/sys/path.rs", "the same"),
     ("src/lib.rs", "the front page's example, for doc tests only"),
 ];
 

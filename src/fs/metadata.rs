@@ -6,6 +6,7 @@ use std::fs::Permissions;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+#[cfg(raw_stat)]
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
@@ -60,6 +61,7 @@ pub struct Metadata {
     modified: Stamp,
     changed: Stamp,
     created: Option<Stamp>,
+    #[cfg(raw_stat)]
     #[allow(deprecated, reason = "std's trait still gives a reference to one")]
     pub(super) raw: OnceLock<Box<std::os::linux::raw::stat>>,
 }
@@ -106,6 +108,7 @@ impl Metadata {
             modified: Stamp::new(&x.stx_mtime),
             changed: Stamp::new(&x.stx_ctime),
             created: (x.stx_mask & libc::STATX_BTIME != 0).then(|| Stamp::new(&x.stx_btime)),
+            #[cfg(raw_stat)]
             raw: OnceLock::new(),
         }
     }

@@ -47,6 +47,7 @@ mod metadata;
 mod names;
 mod open;
 mod options;
+#[cfg(raw_stat)]
 mod raw_stat;
 mod stream;
 mod streams;

@@ -29,6 +29,7 @@ pub(crate) fn empty_statx() -> libc::statx {
 }
 
 /// A record of `stat` with nothing in it, to be filled.
+#[cfg(raw_stat)]
 #[allow(deprecated, reason = "a method that std has still needs it")]
 pub(crate) fn empty_raw_stat() -> std::os::linux::raw::stat {
     // SAFETY: the record consists of integers, for which zero is a value.
