@@ -10,6 +10,8 @@
 
 mod common;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use common::{Bench, Metric, OURS, ns_per};
 
 const SWITCH: Metric = Metric::time("switch", "ns");
@@ -69,18 +71,29 @@ fn ours_park(rounds: usize) -> Option<f64> {
     Some(ns)
 }
 
+/// A thread may be woken for nothing, and two wake-ups may become one: so whose turn it is, is kept
+/// beside them.
 fn threads_park(rounds: usize) -> Option<f64> {
+    static TURN: AtomicUsize = AtomicUsize::new(0);
+    fn park_until(turn: usize) {
+        while TURN.load(Ordering::Acquire) != turn {
+            std::thread::park();
+        }
+    }
+    TURN.store(0, Ordering::Release);
     let me = std::thread::current();
     let other = std::thread::spawn(move || {
-        for _ in 0..rounds {
-            std::thread::park();
+        for round in 0..rounds {
+            park_until(2 * round + 1);
+            TURN.store(2 * round + 2, Ordering::Release);
             me.unpark();
         }
     });
     let ns = ns_per(rounds, || {
-        for _ in 0..rounds {
+        for round in 0..rounds {
+            TURN.store(2 * round + 1, Ordering::Release);
             other.thread().unpark();
-            std::thread::park();
+            park_until(2 * round + 2);
         }
     });
     other.join().expect("no thread panicked");
