@@ -153,12 +153,14 @@ impl PendingPtr {
 
     #[inline]
     fn pending(&self) -> &Pending<'static> {
-        // SAFETY: by `new` and `from_user_data`: the owner is suspended, so the frame is alive.
+        // SAFETY: by `new`, `of_group` and `from_user_data` the op is not completed: its owner is
+        // suspended, so the frame is alive, or it is of a group, which keeps it.
         unsafe { self.0.as_ref() }
     }
 
-    /// The op, for the driver to read or to encode. The fiber that owns it is suspended, and the
-    /// driver runs on one thread, so nobody else looks at it.
+    /// The op, for the driver to read or to encode. The fiber that owns it is suspended, or has it
+    /// in a group and does not touch it, and the driver runs on one thread: so nobody else looks at
+    /// it.
     ///
     /// # Safety
     /// The reference must not live longer than the call that uses it, and only one may exist.

@@ -3,13 +3,15 @@
 //! # The contract
 //!
 //! Each worker owns one driver and uses it from its own thread: in its idle context, and to
-//! `cancel` or to `close` also on the fiber that it runs.
+//! `cancel`, to `close`, and for the ops of a batch also on the fiber that it runs.
 //!
-//! - `enqueue(op)` takes over an op whose fiber is suspended. It never blocks and never fails: what
-//!   cannot be handed to the kernel now is kept and tried again in the next turn. Nothing needs to
-//!   reach the kernel before the next turn.
+//! - `enqueue(op)` takes over an op that stays where it is, with all that it borrows, until it is
+//!   completed: its fiber is suspended, or it is of a batch (`coro/pending.rs`). It never blocks
+//!   and never fails: what cannot be handed to the kernel now is kept and tried again in the next
+//!   turn. Nothing needs to reach the kernel before the next turn.
 //! - `turn(ready, wait)` hands everything over, waits as told, and appends the fiber of each op
-//!   that the kernel is done with to `ready`, after storing the op's outcome. It calls nobody.
+//!   that the kernel is done with to `ready`, after storing the op's outcome; an op of a batch goes
+//!   into the batch's list instead. It calls nobody.
 //! - `cancel(op)` asks for an op in flight to end early. The op still completes in some later turn:
 //!   with its result if that came first, else with `-ECANCELED`.
 //! - `close(fd)` closes a descriptor without anybody waiting for it: it is closed on return, unless
@@ -47,7 +49,7 @@ pub(crate) mod wake;
 #[expect(unsafe_code, reason = "L5: submission entries and completions are raw memory")]
 mod uring;
 
-#[expect(unsafe_code, reason = "L5: the ops of suspended fibers are reached by pointers")]
+#[expect(unsafe_code, reason = "L5: ops in flight are reached by pointers")]
 mod poll;
 
 pub(crate) use caps::Caps;

@@ -17,7 +17,7 @@ pub struct Event<V> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EventKind {
-    /// A file that was open for writing was closed: it is complete for now.
+    /// A file that was open for writing was closed: it is complete, until it is written again.
     CloseWrite,
     /// A file was written to, or its length was changed. The kernel makes one event of several that
     /// follow each other.

@@ -121,8 +121,8 @@ impl Uring {
     fn start(&mut self, op: PendingPtr, ready: &FiberList) -> bool {
         // SAFETY: the op is ours since `enqueue`, and this is the only reference to it.
         let entry = encode::encode(unsafe { op.op() }).user_data(op.to_user_data() | TAG_OP);
-        // SAFETY: what the entry points to outlives the op's completion: the op's fiber is
-        // suspended until then (the invariant of `coro/pending.rs`).
+        // SAFETY: what the entry points to outlives the op's completion: the invariant of
+        // `coro/pending.rs`.
         if unsafe { self.push(&entry, ready) } {
             op.owe();
             true
