@@ -7,9 +7,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use super::line::{Entered, Line, Pace};
 use crate::op::decode::decode;
 use crate::op::{self, Habit, IOV_MAX, MAX_TRANSFER, Op};
-use crate::sched::{Detach, connects_in_haste, perform_fd, submit_fd_within, submit_within};
+use crate::sched::{Detach, accepting_pass, connects_in_haste, perform_fd};
+use crate::sched::{submit_fd_within, submit_within};
 use crate::sys::file;
 use crate::sys::socket::{Incoming, Outgoing, SockAddr, take_error};
 
@@ -21,6 +23,8 @@ pub(super) struct Modes {
     /// In nanoseconds; 0 is none.
     read_timeout: AtomicU64,
     write_timeout: AtomicU64,
+    /// Of a listener.
+    line: Line,
 }
 
 /// Which of the two timeouts.
@@ -193,8 +197,33 @@ impl<S: Into<OwnedFd> + AsFd> Socket<S> {
         in_time(submit_within(op, self.timeout(Way::Write))).map(count)
     }
 
-    /// `accept4`, repeated while signals interrupt it, as std does.
+    /// `accept4`, unless one of the connections that were accepted ahead is left.
     pub(super) fn accept(&self) -> io::Result<(OwnedFd, SockAddr)> {
+        match self.modes().line.enter(self.as_fd(), None)? {
+            Entered::Taken(fd) => {
+                // Who has gone already has no address any more.
+                let gone = |_| io::Error::from_raw_os_error(libc::ECONNABORTED);
+                let addr = SockAddr::of_peer(fd.as_fd()).map_err(gone)?;
+                Ok((fd, addr))
+            }
+            Entered::Waits(_waits) => self.accept_one(),
+        }
+    }
+
+    /// The next connection for an iterator over them.
+    pub(super) fn accept_next(&self, pace: &mut Pace) -> io::Result<OwnedFd> {
+        let takes = pace.is_prompt(accepting_pass()) && !self.is_nonblocking();
+        let line = &self.modes().line;
+        let fd = match line.enter(self.as_fd(), takes.then_some(&mut *pace))? {
+            Entered::Taken(fd) => fd,
+            Entered::Waits(_waits) => self.accept_one()?.0,
+        };
+        pace.returned(fd.as_raw_fd(), accepting_pass());
+        Ok(fd)
+    }
+
+    /// `accept4`, repeated while signals interrupt it, as std does.
+    fn accept_one(&self) -> io::Result<(OwnedFd, SockAddr)> {
         let mut addr = SockAddr::unknown();
         loop {
             let op = Op::Accept { fd: self.as_fd(), addr: &mut addr, flags: libc::SOCK_CLOEXEC };
