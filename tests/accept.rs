@@ -61,6 +61,9 @@ contract! {
             assert!(is_empty(listener.as_fd()), "the whole line is taken");
         }
         served.extend((0..8).map(|_| clone.accept().unwrap().1));
+        for _ in 0..4 {
+            served.push(ramie::select! { accept(&clone) -> connection => connection.unwrap().1 });
+        }
         served.extend(some(&clone));
         served.extend(std::thread::scope(|scope| {
             let thread = scope.spawn(|| (0..8).map(|_| listener.accept().unwrap().1));
@@ -185,7 +188,11 @@ fn flood(workers: usize, ring_entries: u32) {
                         }
                     });
                 }
-                scope.spawn(|| while !serve(&clone.accept().unwrap().0) {});
+                scope.spawn(|| {
+                    while !serve(&ramie::select! {
+                        accept(&clone) -> connection => connection.unwrap().0
+                    }) {}
+                });
             });
         });
         feed.join().unwrap()

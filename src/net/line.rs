@@ -45,7 +45,12 @@ pub(super) enum Entered<'a> {
     Waits(Waits<'a>),
 }
 
+#[derive(Debug)]
 pub(super) struct Waits<'a>(&'a AtomicUsize);
+
+/// As long as this is there, nothing more is accepted ahead.
+#[derive(Debug)]
+pub struct Expecting<'a>(#[expect(dead_code, reason = "dropped at the end")] Waits<'a>);
 
 impl Drop for Waits<'_> {
     fn drop(&mut self) {
@@ -121,6 +126,18 @@ impl Line {
             }
         }
         Ok(self.waits())
+    }
+
+    /// Takes what was accepted first.
+    pub(super) fn pop(&self, listener: BorrowedFd<'_>) -> Option<OwnedFd> {
+        self.lock(listener)?.pop_front()
+    }
+
+    /// For one who is going to wait for the listener to be ready, and may not wait in the end.
+    pub(super) fn expect(&self, listener: BorrowedFd<'_>) -> Expecting<'_> {
+        let _ahead = self.lock(listener);
+        self.waiting.fetch_add(1, Relaxed);
+        Expecting(Waits(&self.waiting))
     }
 
     /// Counts the caller.

@@ -48,6 +48,7 @@ mod tcp;
 mod udp;
 pub(crate) mod unix;
 
+pub(crate) use line::Expecting;
 pub use lookup::ToSocketAddrs;
 pub use std::net::{
     AddrParseError, IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6,
