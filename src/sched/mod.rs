@@ -48,12 +48,14 @@ pub(crate) mod submit;
 pub(crate) mod timers;
 pub(crate) mod worker;
 
-pub(crate) use answer::{perform_fd, read_spare, recv_fds, submit_fd, submit_fd_within};
+pub(crate) use answer::{
+    create_here, perform_fd, read_spare, recv_fds, submit_fd, submit_fd_within,
+};
 pub(crate) use detach::Detach;
 pub(crate) use remote::Remote;
 pub(crate) use shared::{Config, Shared};
 pub(crate) use submit::{
-    Haste, blocking, blocks_thread, close_detached, connects_in_haste, haste, splices, submit,
-    submit_within, wait, waiting, wake_waiter,
+    Haste, blocking, blocks_thread, close_detached, connects_in_haste, created, haste, splices,
+    submit, submit_within, wait, waiting, wake_waiter,
 };
 pub(crate) use worker::Worker;

@@ -9,10 +9,11 @@ use crate::coro::{
 };
 use crate::driver;
 use crate::driver::lower::{self, Attempt, Route};
-use crate::op::{Habit, Op, decode, perform};
+use crate::op::{Habit, Op, Way, decode, perform};
 use crate::sys::clock;
+use std::ffi::CStr;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -190,6 +191,31 @@ fn attempt(mut worker: &Worker, fiber: FiberPtr, pending: &mut Pending<'_>) -> A
     }
     let worker = current::worker().expect("a fiber runs on a worker");
     lower::judge(pending.op(), result, worker.inline())
+}
+
+/// Creates a file on the spot if its directory is known to be in memory and nothing there has its
+/// name. The answer is a descriptor that is the caller's.
+pub(super) fn create_here(path: &CStr, flags: i32, mode: u32) -> Option<i32> {
+    let (mut worker, fiber) = current::suspendable()?;
+    let place = worker.inline().place(path, flags)?;
+    if worker.inline().is_spent_for_create() {
+        // SAFETY: `fiber` is the one that runs here.
+        unsafe { suspend(fiber, &AfterSwitch::Breathe) };
+        worker = current::worker().expect("a fiber runs on a worker");
+    }
+    if worker.refuses(fiber) {
+        return None; // the op to come is told so
+    }
+    Some(worker.inline().create(place, path, flags, mode)).filter(|fd| *fd >= 0)
+}
+
+/// How the file that was created at `path` is written, as far as that is known now; the next one
+/// beside it may then be created on the spot.
+pub(crate) fn created(path: &CStr, fd: BorrowedFd<'_>) -> Way {
+    match current::suspendable() {
+        Some((worker, _)) => worker.inline().created(path, fd),
+        None => Way::Unknown,
+    }
 }
 
 /// Closes a descriptor without reporting errors, and without waiting for file systems that take

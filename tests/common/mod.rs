@@ -141,17 +141,23 @@ pub struct TempDir {
 impl TempDir {
     /// Makes a new, empty directory.
     pub fn new() -> Self {
+        Self::new_in(&std::env::temp_dir()).expect("a temporary directory can be made")
+    }
+
+    /// One in memory; `None` where there is no such place.
+    pub fn in_memory() -> Option<Self> {
+        Self::new_in(Path::new("/dev/shm")).ok()
+    }
+
+    fn new_in(base: &Path) -> io::Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         loop {
             let n = NEXT.fetch_add(1, Ordering::Relaxed);
             let name = format!("ramie-test-{}-{n}", std::process::id());
-            let path = std::env::temp_dir().join(name);
+            let path = base.join(name);
             match std::fs::create_dir(&path) {
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-                result => {
-                    result.expect("a temporary directory can be made");
-                    return TempDir { path };
-                }
+                result => return result.map(|()| TempDir { path }),
             }
         }
     }
