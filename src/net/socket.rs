@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::op::decode::decode;
 use crate::op::{self, Habit, IOV_MAX, MAX_TRANSFER, Op};
+use crate::sched::batch::at_once;
 use crate::sched::{Detach, connects_in_haste, perform_fd, submit_fd_within, submit_within};
 use crate::sys::file;
 use crate::sys::socket::{Incoming, Outgoing, SockAddr, take_error};
@@ -191,6 +192,15 @@ impl<S: Into<OwnedFd> + AsFd> Socket<S> {
         let (fd, flags) = (self.as_fd(), self.flags(0));
         let op = Op::SendMsg { fd, message, flags };
         in_time(submit_within(op, self.timeout(Way::Write))).map(count)
+    }
+
+    /// `accept4` of what is there, for a caller whom `poll` has told that there is something.
+    pub(super) fn try_accept(&self) -> io::Result<(OwnedFd, SockAddr)> {
+        let mut addr = SockAddr::unknown();
+        let op = Op::Accept { fd: self.as_fd(), addr: &mut addr, flags: libc::SOCK_CLOEXEC };
+        let done = at_once(op);
+        let fd = done.result.map(|_| done.fd)?;
+        Ok((fd.expect("an accept gives a descriptor"), addr))
     }
 
     /// `accept4`, repeated while signals interrupt it, as std does.

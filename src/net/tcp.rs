@@ -112,6 +112,11 @@ impl TcpStream {
         TcpStream(Socket::new(stream))
     }
 
+    /// Receives what is there, or `WouldBlock`.
+    pub(crate) fn try_recv(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.recv(buf, libc::MSG_DONTWAIT)
+    }
+
     /// Peeks at what has been received: the next read finds it again. Waits for something to be
     /// there.
     ///
@@ -170,6 +175,10 @@ fn connect_to(addr: &SocketAddr, timeout: Option<Duration>) -> io::Result<TcpStr
     Ok(stream)
 }
 
+fn accepted((fd, addr): (OwnedFd, SockAddr)) -> io::Result<(TcpStream, SocketAddr)> {
+    Ok((TcpStream::bare(fd.into()), addr.to_inet()?))
+}
+
 impl TcpListener {
     /// A listener bound to the first of the addresses that it can be bound to. With port 0 the
     /// system chooses one; [`local_addr`](TcpListener::local_addr) says which.
@@ -191,8 +200,12 @@ impl TcpListener {
     /// # Cancellation
     /// No connection is lost: one that was accepted when the request came is returned.
     pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        let (fd, addr) = self.0.accept()?;
-        Ok((TcpStream::bare(fd.into()), addr.to_inet()?))
+        accepted(self.0.accept()?)
+    }
+
+    /// Accepts what is there, after `poll` has said that there is something; or `WouldBlock`.
+    pub(crate) fn try_accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        accepted(self.0.try_accept()?)
     }
 
     /// An endless iterator over the connections. It takes none before it is asked to: what waits

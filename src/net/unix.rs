@@ -55,6 +55,11 @@ pub struct Incoming<'a> {
 }
 
 impl UnixStream {
+    /// Receives what is there, or `WouldBlock`.
+    pub(crate) fn try_recv(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.recv(buf, libc::MSG_DONTWAIT)
+    }
+
     /// Connects to the socket at `path`.
     ///
     /// # Errors
@@ -160,6 +165,13 @@ impl UnixStream {
     }
 }
 
+fn accepted((fd, addr): (OwnedFd, SockAddr)) -> io::Result<(UnixStream, SocketAddr)> {
+    let stream = UnixStream::bare(fd.into());
+    // std makes no address of a path of full length, but returns one that is asked for.
+    let addr = addr.to_unix().or_else(|_| stream.peer_addr())?;
+    Ok((stream, addr))
+}
+
 impl UnixListener {
     /// A listener at `path`, which must not exist yet, and which nobody removes afterwards.
     ///
@@ -189,11 +201,12 @@ impl UnixListener {
     /// # Cancellation
     /// No connection is lost: one that was accepted when the request came is returned.
     pub fn accept(&self) -> io::Result<(UnixStream, SocketAddr)> {
-        let (fd, addr) = self.0.accept()?;
-        let stream = UnixStream::bare(fd.into());
-        // std makes no address of a path of full length, but returns one that is asked for.
-        let addr = addr.to_unix().or_else(|_| stream.peer_addr())?;
-        Ok((stream, addr))
+        accepted(self.0.accept()?)
+    }
+
+    /// Accepts what is there, after `poll` has said that there is something; or `WouldBlock`.
+    pub(crate) fn try_accept(&self) -> io::Result<(UnixStream, SocketAddr)> {
+        accepted(self.0.try_accept()?)
     }
 
     /// An endless iterator over the connections. It takes none before it is asked to: what waits
@@ -311,9 +324,23 @@ impl UnixDatagram {
     /// # Errors
     /// Those of `recvmsg`.
     pub fn recv_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        let (n, addr) = self.0.recv_from(buf, 0)?;
+        self.take_from(buf, 0)
+    }
+
+    fn take_from(&self, buf: &mut [u8], flags: i32) -> io::Result<(usize, SocketAddr)> {
+        let (n, addr) = self.0.recv_from(buf, flags)?;
         // The datagram has been taken, and is not to be lost for its sender's address.
         Ok((n, addr.to_unix().or_else(|_| SocketAddr::from_pathname(""))?))
+    }
+
+    /// Receives what is there, or `WouldBlock`.
+    pub(crate) fn try_recv(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.recv(buf, libc::MSG_DONTWAIT)
+    }
+
+    /// As `try_recv`.
+    pub(crate) fn try_recv_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        self.take_from(buf, libc::MSG_DONTWAIT)
     }
 
     /// Receives one datagram. What does not fit into `buf` is lost.
