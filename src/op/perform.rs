@@ -29,10 +29,10 @@ pub(crate) fn perform(op: &mut Op<'_>) -> i32 {
         // A call might wait, since others may be faster. What is not taken stays in line.
         Op::AcceptLine { .. } => 0,
         Op::Connect { fd, addr } => socket::connect(*fd, addr),
-        Op::Send { fd, buf, flags } => socket::send(*fd, buf, *flags),
+        Op::Send { fd, buf, flags, .. } => socket::send(*fd, buf, *flags),
         Op::Recv { fd, buf, flags, .. } => socket::recv(*fd, buf, *flags),
-        Op::SendMsg { fd, message, flags } => socket::sendmsg(*fd, message, *flags),
-        Op::RecvMsg { fd, message, flags } => socket::recvmsg(*fd, message, *flags),
+        Op::SendMsg { fd, message, flags, .. } => socket::sendmsg(*fd, message, *flags),
+        Op::RecvMsg { fd, message, flags, .. } => socket::recvmsg(*fd, message, *flags),
         Op::Splice { from, to, len, flags } => transfer::splice(*from, *to, *len, *flags),
         Op::Fsync { fd, data_only } => file::fsync(*fd, *data_only),
         Op::Ftruncate { fd, len } => file::ftruncate(*fd, *len),
