@@ -117,6 +117,11 @@ impl<S: Into<OwnedFd> + AsFd> Socket<S> {
     }
 
     #[inline]
+    fn owner(&self) -> Option<&Habit> {
+        Some(self.inner.habit())
+    }
+
+    #[inline]
     fn flags(&self, flags: i32) -> i32 {
         if self.is_nonblocking() { flags | libc::MSG_DONTWAIT } else { flags }
     }
@@ -140,7 +145,8 @@ impl<S: Into<OwnedFd> + AsFd> Socket<S> {
     #[inline]
     fn receive(&self, buf: &mut [u8], flags: i32, habit: Option<&Habit>) -> io::Result<usize> {
         let (fd, flags, len) = (self.as_fd(), self.flags(flags), buf.len().min(MAX_TRANSFER));
-        let op = Op::Recv { fd, buf: &mut buf[..len], flags, habit, poll_first: false };
+        let op =
+            Op::Recv { fd, buf: &mut buf[..len], flags, habit, poll_first: false, tried: false };
         in_time(submit_within(op, self.timeout(Way::Read))).map(count)
     }
 
@@ -148,7 +154,7 @@ impl<S: Into<OwnedFd> + AsFd> Socket<S> {
     #[inline]
     pub(super) fn send(&self, buf: &[u8]) -> io::Result<usize> {
         let (fd, flags, len) = (self.as_fd(), self.flags(0), buf.len().min(MAX_TRANSFER));
-        let op = Op::Send { fd, buf: &buf[..len], flags };
+        let op = Op::Send { fd, buf: &buf[..len], flags, owner: self.owner(), tried: false };
         in_time(submit_within(op, self.timeout(Way::Write))).map(count)
     }
 
@@ -163,7 +169,7 @@ impl<S: Into<OwnedFd> + AsFd> Socket<S> {
     /// `recvmsg`; the caller completes the message.
     pub(super) fn recv_message(&self, message: &mut Incoming<'_>, flags: i32) -> io::Result<usize> {
         let (fd, flags) = (self.as_fd(), self.flags(flags));
-        let op = Op::RecvMsg { fd, message: message.lend(), flags };
+        let op = Op::RecvMsg { fd, message: message.lend(), flags, owner: self.owner() };
         in_time(submit_within(op, self.timeout(Way::Read))).map(count)
     }
 
@@ -190,7 +196,7 @@ impl<S: Into<OwnedFd> + AsFd> Socket<S> {
     /// `sendmsg`.
     pub(super) fn send_message(&self, message: &Outgoing<'_>) -> io::Result<usize> {
         let (fd, flags) = (self.as_fd(), self.flags(0));
-        let op = Op::SendMsg { fd, message, flags };
+        let op = Op::SendMsg { fd, message, flags, owner: self.owner() };
         in_time(submit_within(op, self.timeout(Way::Write))).map(count)
     }
 

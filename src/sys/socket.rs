@@ -441,6 +441,13 @@ pub(crate) fn is_socket(fd: BorrowedFd<'_>) -> bool {
     option::<libc::c_int>(fd, libc::SOL_SOCKET, libc::SO_TYPE).is_ok()
 }
 
+/// Whether this is a socket of a stream, and if so, whether of TCP. Never waits.
+pub(crate) fn stream(fd: BorrowedFd<'_>) -> Option<bool> {
+    let ask = |name| option::<libc::c_int>(fd, libc::SOL_SOCKET, name).ok();
+    (ask(libc::SO_TYPE)? == libc::SOCK_STREAM)
+        .then(|| ask(libc::SO_PROTOCOL) == Some(libc::IPPROTO_TCP))
+}
+
 /// `recvmsg` of bytes alone, into an array of buffers.
 pub(crate) fn recv_vectored(fd: BorrowedFd<'_>, bufs: &mut SlicesMut<'_>, flags: i32) -> i32 {
     let mut header = empty_header();
