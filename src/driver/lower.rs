@@ -256,7 +256,7 @@ pub(crate) fn attempt(op: &mut Op<'_>, inline: &Inline, crowd: usize) -> Option<
 /// Receives or sends without waiting.
 fn transfer(op: &mut Op<'_>, inline: &Inline) -> Attempt {
     let (result, flags) = match op {
-        Op::Send { fd, buf, flags } => {
+        Op::Send { fd, buf, flags, .. } => {
             (socket::send(*fd, buf, *flags | libc::MSG_DONTWAIT), *flags)
         }
         Op::Recv { fd, buf, flags, .. } => {
@@ -268,8 +268,13 @@ fn transfer(op: &mut Op<'_>, inline: &Inline) -> Attempt {
     if result != -libc::EAGAIN || flags & libc::MSG_DONTWAIT != 0 {
         return Attempt::Done(result);
     }
-    if let Op::Recv { habit: Some(habit), .. } = op {
-        habit.set_reads(Way::Ring);
+    match op {
+        Op::Recv { habit, tried, .. } => {
+            *tried = true;
+            habit.inspect(|habit| habit.set_reads(Way::Ring));
+        }
+        Op::Send { tried, .. } => *tried = true,
+        _ => {}
     }
     Attempt::Refused
 }
