@@ -7,10 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use super::line::{Entered, Expecting, Line, Pace};
 use crate::op::decode::decode;
 use crate::op::{self, Habit, IOV_MAX, MAX_TRANSFER, Op};
 use crate::sched::batch::at_once;
-use crate::sched::{Detach, connects_in_haste, perform_fd, submit_fd_within, submit_within};
+use crate::sched::{Detach, accepting_pass, connects_in_haste, perform_fd};
+use crate::sched::{submit_fd_within, submit_within};
 use crate::sys::file;
 use crate::sys::socket::{Incoming, Outgoing, SockAddr, take_error};
 
@@ -22,6 +24,8 @@ pub(super) struct Modes {
     /// In nanoseconds; 0 is none.
     read_timeout: AtomicU64,
     write_timeout: AtomicU64,
+    /// Of a listener.
+    line: Line,
 }
 
 /// Which of the two timeouts.
@@ -200,6 +204,16 @@ impl<S: Into<OwnedFd> + AsFd> Socket<S> {
         in_time(submit_within(op, self.timeout(Way::Write))).map(count)
     }
 
+    /// What keeps connections in the kernel, for one who waits there.
+    pub(super) fn expect_connection(&self) -> Expecting<'_> {
+        self.modes().line.expect(self.as_fd())
+    }
+
+    /// One of the connections that were accepted ahead.
+    pub(super) fn accept_ahead(&self) -> Option<io::Result<(OwnedFd, SockAddr)>> {
+        self.modes().line.pop(self.as_fd()).map(with_peer)
+    }
+
     /// `accept4` of what is there, for a caller whom `poll` has told that there is something.
     pub(super) fn try_accept(&self) -> io::Result<(OwnedFd, SockAddr)> {
         let mut addr = SockAddr::unknown();
@@ -209,8 +223,28 @@ impl<S: Into<OwnedFd> + AsFd> Socket<S> {
         Ok((fd.expect("an accept gives a descriptor"), addr))
     }
 
-    /// `accept4`, repeated while signals interrupt it, as std does.
+    /// `accept4`, unless one of the connections that were accepted ahead is left.
     pub(super) fn accept(&self) -> io::Result<(OwnedFd, SockAddr)> {
+        match self.modes().line.enter(self.as_fd(), None)? {
+            Entered::Taken(fd) => with_peer(fd),
+            Entered::Waits(_waits) => self.accept_one(),
+        }
+    }
+
+    /// The next connection for an iterator over them.
+    pub(super) fn accept_next(&self, pace: &mut Pace) -> io::Result<OwnedFd> {
+        let takes = pace.is_prompt(accepting_pass()) && !self.is_nonblocking();
+        let line = &self.modes().line;
+        let fd = match line.enter(self.as_fd(), takes.then_some(&mut *pace))? {
+            Entered::Taken(fd) => fd,
+            Entered::Waits(_waits) => self.accept_one()?.0,
+        };
+        pace.returned(fd.as_raw_fd(), accepting_pass());
+        Ok(fd)
+    }
+
+    /// `accept4`, repeated while signals interrupt it, as std does.
+    fn accept_one(&self) -> io::Result<(OwnedFd, SockAddr)> {
         let mut addr = SockAddr::unknown();
         loop {
             let op = Op::Accept { fd: self.as_fd(), addr: &mut addr, flags: libc::SOCK_CLOEXEC };
@@ -227,6 +261,13 @@ impl<S: Into<OwnedFd> + AsFd> Socket<S> {
             }
         }
     }
+}
+
+/// An accepted connection with its address, which one that was reset has not any more.
+fn with_peer(fd: OwnedFd) -> io::Result<(OwnedFd, SockAddr)> {
+    let gone = |_| io::Error::from_raw_os_error(libc::ECONNABORTED);
+    let addr = SockAddr::of_peer(fd.as_fd()).map_err(gone)?;
+    Ok((fd, addr))
 }
 
 /// Its ops go through the ring, which then may hold on to the socket for a moment.

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::backoff::Backoff;
+use super::line::{Expecting, Pace};
 use super::socket::{Socket, Way, connect};
 use crate::sched::{blocking, recv_fds};
 use crate::sys::socket::{Control, Outgoing, SockAddr, socket};
@@ -52,6 +53,7 @@ pub struct UnixDatagram(Socket<std_net::UnixDatagram>);
 pub struct Incoming<'a> {
     listener: &'a UnixListener,
     backoff: Backoff,
+    pace: Pace,
 }
 
 impl UnixStream {
@@ -204,18 +206,34 @@ impl UnixListener {
         accepted(self.0.accept()?)
     }
 
+    pub(crate) fn expect_connection(&self) -> Expecting<'_> {
+        self.0.expect_connection()
+    }
+
+    /// One of the connections that were accepted ahead.
+    pub(crate) fn accept_ahead(&self) -> Option<io::Result<(UnixStream, SocketAddr)>> {
+        self.0.accept_ahead().map(|connection| accepted(connection?))
+    }
+
     /// Accepts what is there, after `poll` has said that there is something; or `WouldBlock`.
     pub(crate) fn try_accept(&self) -> io::Result<(UnixStream, SocketAddr)> {
         accepted(self.0.try_accept()?)
     }
 
-    /// An endless iterator over the connections. It takes none before it is asked to: what waits
-    /// in line when it is dropped, or its fiber cancelled, is there for the next one.
+    /// An endless iterator over the connections.
+    ///
+    /// While its fiber comes back for the next one at once, and others wait in line, it accepts the
+    /// whole line in one go, by io_uring's *multishot* accept. What it has not returned when it is
+    /// dropped, or its fiber cancelled, is there for the next `accept` or iterator of this
+    /// listener and its clones, and closed with the last of them. It takes one at a time while
+    /// somebody else waits in `accept`, once half of the process's descriptors are in use, on plain
+    /// threads, and without io_uring. Who accepts by the descriptor alone (other processes,
+    /// [`io::batch`](crate::io::batch), std) does not see what was accepted ahead.
     ///
     /// Errors do not end it. After one that says that there is no room, such as too many open
     /// files, it pauses before the next attempt.
     pub fn incoming(&self) -> Incoming<'_> {
-        Incoming { listener: self, backoff: Backoff::default() }
+        Incoming { listener: self, backoff: Backoff::default(), pace: Pace::default() }
     }
 
     /// A second handle of the same socket.
@@ -231,8 +249,9 @@ impl Iterator for Incoming<'_> {
     type Item = io::Result<UnixStream>;
 
     fn next(&mut self) -> Option<io::Result<UnixStream>> {
-        let Incoming { listener, backoff } = self;
-        Some(backoff.next(|| listener.accept()).map(|(stream, _)| stream))
+        let Incoming { listener, backoff, pace } = self;
+        let accepted = backoff.next(|| listener.0.accept_next(pace));
+        Some(accepted.map(|fd| UnixStream::bare(fd.into())))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

@@ -75,6 +75,9 @@ pub(crate) enum Op<'a> {
     Poll { fd: BorrowedFd<'a>, events: i16 },
     /// `accept4`. The result is a descriptor the caller owns.
     Accept { fd: BorrowedFd<'a>, addr: &'a mut SockAddr, flags: i32 },
+    /// Accepts whatever is in line now, adds it to `taken`, and does not wait: multishot. The
+    /// result is 0, also if nothing was there; an error only if nothing was taken before it.
+    AcceptLine { fd: BorrowedFd<'a>, flags: i32, taken: &'a mut Vec<OwnedFd> },
     /// `connect`.
     Connect { fd: BorrowedFd<'a>, addr: &'a SockAddr },
     /// `send`, which raises no signal.

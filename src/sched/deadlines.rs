@@ -370,7 +370,7 @@ mod tests {
             let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
             z ^ (z >> 31)
         };
-        for _ in 0..if cfg!(miri) { 4 } else { 200 } {
+        for _ in 0..200 {
             let mut deadlines = Deadlines::new();
             let mut set: BTreeSet<(u64, u64, usize)> = BTreeSet::new();
             let mut slots: Vec<Option<(u64, u64)>> = vec![None; 64];

@@ -387,6 +387,14 @@ pub(crate) fn connects_in_haste() -> bool {
     current::suspendable().is_some_and(|(worker, _)| worker.caps().readiness_only())
 }
 
+/// The current pass of the worker that the calling fiber runs on, if an `AcceptLine` submitted here
+/// takes anything: another one after the fiber has been off its stack for long.
+pub(crate) fn accepting_pass() -> Option<(usize, u64)> {
+    let (worker, _) = current::suspendable().filter(|(worker, _)| worker.caps().accepts_many())?;
+    let remote = worker.remote;
+    Some((std::ptr::from_ref(remote).addr(), remote.resumes.load(Ordering::Relaxed)))
+}
+
 /// Whether a `Splice` submitted here takes none of our threads, or only the caller's own.
 pub(crate) fn splices() -> bool {
     current::suspendable().is_none_or(|(worker, _)| worker.caps().splices())

@@ -54,6 +54,17 @@ impl SockAddr {
         self.bytes[at..at + N].try_into().expect("N bytes")
     }
 
+    /// That of the other end of a connection.
+    pub(crate) fn of_peer(fd: BorrowedFd<'_>) -> io::Result<Self> {
+        let mut addr = Self::unknown();
+        let (name, len) = addr.as_mut_ptrs();
+        // SAFETY: both are ours to write for the whole call, and `len` says how long the name is.
+        match unsafe { libc::getpeername(fd.as_raw_fd(), name, len) } {
+            0 => Ok(addr),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
     /// The address family, `AF_...`; 0 if the kernel wrote none, as for a connected stream.
     pub(crate) fn family(&self) -> i32 {
         i32::from(libc::sa_family_t::from_ne_bytes(self.get(0)))

@@ -147,6 +147,7 @@ fn attempt_other(op: &mut Op<'_>, started: &Cell<bool>) -> Outcome {
                 if_ready(*fd, IN)
             }
         }
+        Op::AcceptLine { .. } => Done(perform(op)),
         Op::Connect { fd, addr } => {
             if started.get() {
                 return connected(*fd);

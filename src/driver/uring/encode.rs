@@ -72,6 +72,9 @@ pub(super) fn encode(op: &mut Op<'_>) -> squeue::Entry {
             let (name, len) = addr.as_mut_ptrs();
             opcode::Accept::new(fd(f), name, len).flags(*flags).build()
         }
+        Op::AcceptLine { fd: f, flags, .. } => {
+            opcode::AcceptMulti::new(fd(f)).flags(*flags).build()
+        }
         Op::Connect { fd: f, addr } => {
             opcode::Connect::new(fd(f), addr.as_ptr(), addr.len()).build()
         }

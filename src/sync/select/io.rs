@@ -5,7 +5,7 @@
 use super::sources::Bell;
 use super::{Place, SourceArm, sealed, sources::Source};
 use crate::io::{Interest, PipeReader, Ready};
-use crate::net;
+use crate::net::{self, Expecting};
 use crate::op::{AT_POSITION, MAX_TRANSFER, Op};
 use crate::os::unix::net as unix;
 use crate::process::{ChildStderr, ChildStdout};
@@ -24,6 +24,10 @@ pub trait Take: sealed::Sealed {
     type Output;
     /// What it waits for.
     fn events(&self) -> i16;
+    /// Takes what somebody else has got already, and keeps for whoever asks.
+    fn take_kept(&mut self) -> Option<io::Result<Self::Output>> {
+        None
+    }
     /// Takes it, without waiting: `WouldBlock` if there is nothing after all.
     fn take(&mut self, events: i16) -> io::Result<Self::Output>;
 }
@@ -54,6 +58,9 @@ impl<T: Take> Source for Waiting<'_, T> {
                 Err(error) if error.kind() != ErrorKind::Interrupted => return Some(Err(error)),
                 _ => {}
             }
+        }
+        if let Some(kept) = self.take.take_kept() {
+            return Some(kept);
         }
         let events = poll_now(self.fd, self.take.events());
         if events == -libc::EINTR || events == 0 {
@@ -133,10 +140,17 @@ pub trait Listener: AsFd + sealed::Sealed {
     type Connection;
     #[doc(hidden)]
     fn accept_at_once(&self) -> io::Result<Self::Connection>;
+    #[doc(hidden)]
+    fn accept_kept(&self) -> Option<io::Result<Self::Connection>>;
+    #[doc(hidden)]
+    fn expect(&self) -> Expecting<'_>;
 }
 
-/// Accepts.
-pub struct Accept<'a, L>(&'a L);
+/// Accepts. Meanwhile nobody accepts more than he asks for: `poll` would not tell.
+pub struct Accept<'a, L> {
+    listener: &'a L,
+    _expecting: Expecting<'a>,
+}
 
 impl<L> sealed::Sealed for Accept<'_, L> {}
 
@@ -148,7 +162,11 @@ impl<L: Listener> Take for Accept<'_, L> {
     }
 
     fn take(&mut self, _events: i16) -> io::Result<L::Connection> {
-        self.0.accept_at_once()
+        self.listener.accept_at_once()
+    }
+
+    fn take_kept(&mut self) -> Option<io::Result<L::Connection>> {
+        self.listener.accept_kept()
     }
 }
 
@@ -162,6 +180,14 @@ macro_rules! listeners {
             fn accept_at_once(&self) -> io::Result<$connection> {
                 self.try_accept()
             }
+
+            fn accept_kept(&self) -> Option<io::Result<$connection>> {
+                self.accept_ahead()
+            }
+
+            fn expect(&self) -> Expecting<'_> {
+                self.expect_connection()
+            }
         }
     )+ };
 }
@@ -172,7 +198,7 @@ listeners! {
 
 /// The arm `accept(..)`.
 pub fn accept<L: Listener>(listener: &L) -> SourceArm<Waiting<'_, Accept<'_, L>>> {
-    arm(listener.as_fd(), Accept(listener))
+    arm(listener.as_fd(), Accept { listener, _expecting: listener.expect() })
 }
 
 /// What the arm `read(..)` takes: something without a position, in which data comes in. Implemented
