@@ -194,7 +194,7 @@ impl<T> Messages<T> {
     }
 
     /// Takes the oldest message out, and with it perhaps a block that is not needed any more.
-    #[inline]
+    #[inline(always)]
     pub(super) fn pop(&mut self) -> Option<(T, Option<FreeBlock<T>>)> {
         if self.len == 0 {
             return None;
