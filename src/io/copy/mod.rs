@@ -28,8 +28,9 @@ const LONG: usize = 256 << 10;
 /// As in std, bytes that need not come into the process stay in the kernel where both ends allow
 /// it: between files, from a file to a socket or a pipe, and from or to a pipe. That goes for
 /// [`File`](crate::fs::File), [`TcpStream`](crate::net::TcpStream),
-/// [`UnixStream`](crate::os::unix::net::UnixStream), the ends of a [`pipe`](super::pipe), a
-/// child's standard streams, for references to them, in a [`Take`](io::Take), a [`BufReader`](io::BufReader) or a
+/// [`UnixStream`](crate::os::unix::net::UnixStream), the ends of a [`pipe`](super::pipe), a child's
+/// standard streams, for references to them, in a [`Take`](io::Take), a
+/// [`BufReader`](io::BufReader) or a
 /// [`BufWriter`](io::BufWriter), and in a `Take` and a `BufReader` together. What a `BufReader`
 /// holds is copied first. Everything else is read and written.
 ///
