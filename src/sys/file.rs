@@ -135,6 +135,17 @@ pub(crate) fn size(fd: BorrowedFd<'_>) -> Option<u64> {
     if regular { u64::try_from(stat.st_size).ok() } else { None }
 }
 
+/// How many bytes a file is believed to have: what a server has said last, say. Never waits.
+pub(crate) fn believed_size(fd: BorrowedFd<'_>) -> Option<u64> {
+    // SAFETY: the record consists of integers, for which zero is a value.
+    let mut statx: libc::statx = unsafe { std::mem::zeroed() };
+    let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC;
+    let (fd, mask) = (fd.as_raw_fd(), libc::STATX_SIZE);
+    // SAFETY: the path is a C string, and the record is ours to write for the whole call.
+    let ret = unsafe { libc::statx(fd, c"".as_ptr(), flags, mask, &raw mut statx) };
+    (ret == 0 && statx.stx_mask & libc::STATX_SIZE != 0).then_some(statx.stx_size)
+}
+
 /// `write`, or `pwrite` at an offset.
 pub(crate) fn write(fd: BorrowedFd<'_>, buf: &[u8], offset: Option<u64>) -> i32 {
     let (fd, ptr) = (fd.as_raw_fd(), buf.as_ptr().cast());
@@ -260,6 +271,16 @@ pub(crate) fn what(fd: BorrowedFd<'_>) -> Option<What> {
 pub(crate) fn openat(dir: Option<BorrowedFd<'_>>, path: &CStr, flags: i32, mode: u32) -> i32 {
     // SAFETY: `path` is a C string that lives for the whole call; the directory is borrowed.
     answer(unsafe { libc::openat(dir_fd(dir), path.as_ptr(), flags, mode) } as isize)
+}
+
+/// The first number that no new descriptor of this process gets.
+pub(crate) fn descriptor_limit() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is ours to write for the whole call.
+    match unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } {
+        0 => limit.rlim_cur,
+        _ => 0,
+    }
 }
 
 /// `close`. The descriptor is gone whatever the result.
