@@ -17,7 +17,8 @@
 //! | `idle.rs`     | who is awake, sleeps, searches: the counters and their transitions        |
 //! | `fresh.rs`    | a worker's fresh fibers, which others may steal                           |
 //! | `joins.rs`    | joins whose second half nobody has begun                                  |
-//! | `timers.rs`   | a worker's deadlines                                                      |
+//! | `timers.rs`   | a worker's timers, and when it wakes up for them                          |
+//! | `deadlines.rs`| the order of deadlines: a heap of those that are near, a wheel for others |
 //! | `inbox.rs`    | what other threads put into a worker                                      |
 //! | `remote.rs`   | the part of a worker that other threads may touch                         |
 //! | `shared.rs`   | a runtime: its workers, who sleeps, what came from outside                |
@@ -33,6 +34,7 @@ pub(crate) mod blocking;
 pub(crate) mod cancel;
 mod children;
 pub(crate) mod current;
+mod deadlines;
 mod detach;
 mod ends;
 pub(crate) mod fresh;
