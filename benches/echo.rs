@@ -231,7 +231,7 @@ fn in_turn() {
     let (mut submitter, mut sq, mut cq) = ring.split();
     submitter.register_ring_fd().expect("a ring that can be registered");
     // By descriptor; each has its place for ever.
-    let mut texts: Vec<Option<&'static mut [u8; MESSAGE]>> = Vec::new();
+    let mut texts: Vec<Option<*mut u8>> = Vec::new();
     let accept = opcode::AcceptMulti::new(types::Fd(listener.as_raw_fd()));
     let mut queue = vec![accept.build().user_data(ACCEPT)];
     loop {
@@ -250,14 +250,15 @@ fn in_turn() {
             if texts.len() <= fd as usize {
                 texts.resize_with(fd as usize + 1, || None);
             }
-            let text = texts[fd as usize].get_or_insert_with(|| Box::leak(Box::new([0; MESSAGE])));
+            let new = || Box::into_raw(Box::new([0; MESSAGE])).cast();
+            let text = *texts[fd as usize].get_or_insert_with(new);
             queue.push(match (kind, result) {
-                (SEND, _) => opcode::Recv::new(types::Fd(fd), text.as_mut_ptr(), MESSAGE as u32)
+                (SEND, _) => opcode::Recv::new(types::Fd(fd), text, MESSAGE as u32)
                     .ioprio(POLL_FIRST)
                     .build()
                     .user_data(RECEIVE | fd as u64),
                 (_, 0) => opcode::Close::new(types::Fd(fd)).build().user_data(0),
-                (_, len) => opcode::Send::new(types::Fd(fd), text.as_ptr(), len as u32)
+                (_, len) => opcode::Send::new(types::Fd(fd), text, len as u32)
                     .flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL)
                     .build()
                     .user_data(SEND | fd as u64),
