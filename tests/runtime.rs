@@ -532,6 +532,8 @@ fn the_blocking_pool_is_bounded() {
     let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let (now, most): (&'static _, &'static _) =
         (Box::leak(Box::new(now)), Box::leak(Box::new(most)));
+    // Each job waits for two others: there are three at a time, however slow the machine.
+    let three: &'static _ = Box::leak(Box::new(std::sync::Barrier::new(3)));
     rt.run(|| {
         let fibers: Vec<_> = (0..60)
             .map(|n| {
@@ -539,6 +541,7 @@ fn the_blocking_pool_is_bounded() {
                     ramie::unblock(|| {
                         let running = now.fetch_add(1, Ordering::SeqCst) + 1;
                         most.fetch_max(running, Ordering::SeqCst);
+                        three.wait();
                         std::thread::sleep(MS);
                         now.fetch_sub(1, Ordering::SeqCst);
                         n
