@@ -235,11 +235,17 @@ fn busy_fibers_starve_neither_io_nor_timers() {
                 })
             })
             .collect();
+        let (mut near, mut far) = ramie::os::unix::net::UnixStream::pair().unwrap();
+        let answers = ramie::spawn(move || std::io::copy(&mut far.try_clone().unwrap(), &mut far));
         for _ in 0..20 {
             assert!(ramie::fs::read_to_string("Cargo.toml").unwrap().contains("ramie"));
             ramie::sleep(Duration::from_micros(100));
+            near.write_all(b"?").unwrap();
+            near.read_exact(&mut [0]).unwrap();
             ramie::unblock(|| ());
         }
+        drop(near);
+        assert_eq!(answers.join().unwrap().unwrap(), 20);
         stop.set(true);
         for fiber in busy {
             fiber.join().unwrap();
