@@ -15,6 +15,7 @@
 //! | `steal.rs`    | whose fresh fibers an idle worker takes, and when                         |
 //! | `idle.rs`     | who is awake, sleeps, searches: the counters and their transitions        |
 //! | `fresh.rs`    | a worker's fresh fibers, which others may steal                           |
+//! | `deque.rs`    | a queue of which only thieves pay for the stealing                        |
 //! | `joins.rs`    | joins whose second half nobody has begun                                  |
 //! | `timers.rs`   | a worker's deadlines                                                      |
 //! | `inbox.rs`    | what other threads put into a worker                                      |
@@ -32,6 +33,7 @@ pub(crate) mod blocking;
 pub(crate) mod cancel;
 mod children;
 pub(crate) mod current;
+pub(crate) mod deque;
 mod detach;
 mod ends;
 pub(crate) mod fresh;
