@@ -4,7 +4,8 @@
 //! Emits `cfg(switch = "x86_64" | "aarch64" | "riscv64" | "portable")`, the switch that the crate
 //! uses, and `cfg(native = "x86_64" | "aarch64" | "riscv64")` where one of ours can be compiled.
 //! `RAMIE_SWITCH=portable` forces the corosensei switch on an architecture that has its own; both
-//! are then compiled all the same.
+//! are then compiled all the same. Under Miri it is `"none"`: an interpreter has no stack to leave,
+//! so it runs plain threads only.
 //!
 //! Emits `cfg(sanitizer = "address" | "thread" | "none")` for `stack/sanitize.rs`, from what rustc
 //! was asked for, and `cfg(valgrind = "x86_64")` where `stack/valgrind.rs` knows the request.
@@ -17,7 +18,7 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=RAMIE_SWITCH");
     println!(
-        "cargo::rustc-check-cfg=cfg(switch, values(\"x86_64\", \"aarch64\", \"riscv64\", \"portable\"))"
+        "cargo::rustc-check-cfg=cfg(switch, values(\"x86_64\", \"aarch64\", \"riscv64\", \"portable\", \"none\"))"
     );
     println!(
         "cargo::rustc-check-cfg=cfg(native, values(none(), \"x86_64\", \"aarch64\", \"riscv64\"))"
@@ -28,7 +29,10 @@ fn main() {
     let os = std::env::var("CARGO_CFG_TARGET_OS").unwrap_or_default();
     let native =
         matches!(arch.as_str(), "x86_64" | "aarch64" | "riscv64") && width == "64" && os == "linux";
+    let interpreted = std::env::var_os("CARGO_CFG_MIRI").is_some();
+    let native = native && !interpreted;
     let switch = match std::env::var("RAMIE_SWITCH").as_deref() {
+        _ if interpreted => "none",
         Ok("portable") => "portable",
         Ok("native") | Ok("") | Err(_) if native => arch.as_str(),
         Ok("") | Err(_) => "portable",

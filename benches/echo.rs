@@ -5,6 +5,9 @@
 //! does nothing but drive an io_uring: one accept and one receive per connection that stay armed,
 //! buffers that the kernel picks, and sends handed over in batches.
 //!
+//! Without io_uring, on epoll, the peer is tokio on its `current_thread` runtime: metrics of their
+//! own, in which both may use epoll only.
+//!
 //! Each server is a process of its own on core 0; the load comes from core 1.
 
 mod common;
@@ -19,10 +22,14 @@ use std::net::TcpListener;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
-const SERVERS: [(&str, fn()); 2] = [(OURS, ours), ("io_uring", raw)];
+/// Who serves, by what name this program knows it, and how.
+type Contender = (&'static str, &'static str, fn());
+const BY_RING: &[Contender] = &[(OURS, "ramie", ours), ("io_uring", "raw", raw)];
+const BY_EPOLL: &[Contender] = &[(OURS, "poll", ours_by_epoll), ("tokio", "tokio", on_tokio)];
 
 struct Metrics {
     connections: usize,
+    servers: &'static [Contender],
     rate: Metric,
     cpu: Metric,
     median: Metric,
@@ -30,13 +37,14 @@ struct Metrics {
 }
 
 macro_rules! metrics {
-    ($($connections:literal)*) => {
+    ($what:literal $servers:expr, $($connections:literal)*) => {
         [$(Metrics {
             connections: $connections,
-            rate: Metric::rate(concat!("echo, ", $connections, " connections"), "k/s"),
-            cpu: Metric::time(concat!("echo, ", $connections, ": CPU per request"), "us"),
-            median: Metric::time(concat!("echo, ", $connections, ": latency, median"), "us"),
-            late: Metric::time(concat!("echo, ", $connections, ": latency, 99 %"), "us"),
+            servers: $servers,
+            rate: Metric::rate(concat!($what, ", ", $connections, " connections"), "k/s"),
+            cpu: Metric::time(concat!($what, ", ", $connections, ": CPU per request"), "us"),
+            median: Metric::time(concat!($what, ", ", $connections, ": latency, median"), "us"),
+            late: Metric::time(concat!($what, ", ", $connections, ": latency, 99 %"), "us"),
         }),*]
     };
 }
@@ -45,11 +53,12 @@ fn main() {
     let mut bench = Bench::from_args();
     if let Some(at) = bench.args.iter().position(|arg| arg == "serve") {
         let name = bench.args.get(at + 1).expect("a name");
-        let server = SERVERS.iter().find(|(known, _)| known == name).expect("a server's name");
-        return server.1();
+        let mut servers = BY_RING.iter().chain(BY_EPOLL);
+        return servers.find(|(_, known, _)| known == name).expect("a server's name").2();
     }
     let slice = Duration::from_millis(if bench.quick { 10 } else { 100 });
-    for metrics in metrics!(1 64 512 4096) {
+    let by_ring = metrics!("echo" BY_RING, 1 64 512 4096);
+    for metrics in by_ring.into_iter().chain(metrics!("echo by epoll" BY_EPOLL, 1 64 512)) {
         let wanted = [metrics.rate, metrics.cpu, metrics.median, metrics.late];
         if !wanted.into_iter().any(|metric| bench.wants(metric)) {
             continue;
@@ -57,13 +66,13 @@ fn main() {
         let connections = metrics.connections.min(bench.amount(usize::MAX, 64));
         // All are there, and take turns in short slices: then what slows the machine down for a
         // while does so to all.
-        let start = |(name, _): &(&'static str, fn())| {
+        let start = |(who, name, _): &Contender| {
             let server = Server::of_this_program(name)?;
             let mut client = Client::new(&server, connections);
             client.run(&server, slice);
-            Some((*name, server, client))
+            Some((*who, server, client))
         };
-        let mut servers: Vec<_> = SERVERS.iter().filter_map(start).collect();
+        let mut servers: Vec<_> = metrics.servers.iter().filter_map(start).collect();
         for _ in bench.rounds(20) {
             for (name, server, client) in &mut servers {
                 let reached = client.run(server, slice);
@@ -78,7 +87,36 @@ fn main() {
 }
 
 fn ours() {
-    let Some(runtime) = common::runtime(1) else { return };
+    serve(common::runtime(1));
+}
+
+fn ours_by_epoll() {
+    serve(ramie::Runtime::builder().workers(1).driver(ramie::DriverKind::Poll).build().ok());
+}
+
+fn on_tokio() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
+    runtime.expect("a runtime").block_on(async {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        println!("{}", listener.local_addr().expect("it is bound").port());
+        loop {
+            let (mut stream, _) = listener.accept().await.expect("a connection");
+            tokio::spawn(async move {
+                let mut buf = [0; MESSAGE];
+                loop {
+                    match stream.read(&mut buf).await {
+                        Ok(0) | Err(_) => return,
+                        Ok(n) => stream.write_all(&buf[..n]).await.unwrap_or(()),
+                    }
+                }
+            });
+        }
+    });
+}
+
+fn serve(runtime: Option<ramie::Runtime>) {
+    let Some(runtime) = runtime else { return };
     runtime.run(|| {
         let listener = ramie::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         println!("{}", listener.local_addr().expect("it is bound").port());

@@ -1,8 +1,12 @@
-//! Open, read and close small files that are cached, in thousands of files per second.
+//! Open, read and close small files that are cached, and create, write and close small files in
+//! memory, in thousands of files per second.
 //!
-//! The limits: one ring per thread with 64 linked chains in flight (open into a direct descriptor,
-//! read into a registered buffer, close), and one system call after the other. Ours is 64 fibers on
-//! each worker that say `File::open`, `read` and drop the file: the close is included.
+//! The limits of reading: one ring per thread with 64 linked chains in flight (open into a direct
+//! descriptor, read into a registered buffer, close), and one system call after the other. Ours is
+//! 64 fibers on each worker that say `File::open`, `read` and drop the file: the close is included.
+//! Writing, on tmpfs, has the system calls for a limit; ours are as many fibers that say
+//! `File::create`, `write_all` and drop the file. Each thread, and each worker, has its own part of
+//! the files.
 //!
 //! An argument is the number of files.
 
@@ -14,14 +18,19 @@ use common::{Bench, Metric, OURS, TempDir};
 use io_uring::{opcode, squeue, types};
 use ring::{Aligned, Ring};
 use std::ffi::{CString, OsStr};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 const FILES: [Metric; 2] = [
     Metric::rate("open+read+close, 1 thread", "k/s"),
     Metric::rate("open+read+close, 2 threads", "k/s"),
+];
+const CREATED: [Metric; 2] = [
+    Metric::rate("create+write+close, 1 thread", "k/s"),
+    Metric::rate("create+write+close, 2 threads", "k/s"),
 ];
 
 const DEPTH: usize = 64;
@@ -45,28 +54,56 @@ fn main() {
             bench.run(metric, "io_uring, linked", || uring(&paths, threads));
             bench.run(metric, "system calls", || syscalls(&paths, threads));
         }
+        for (threads, metric) in (1..).zip(CREATED) {
+            if threads == 1 {
+                common::pin(0);
+            }
+            bench.run(metric, OURS, || in_memory(count, |paths| our_writes(paths, threads)));
+            common::unpin();
+            bench.run(metric, "system calls", || {
+                in_memory(count, |paths| syscall_writes(paths, threads))
+            });
+        }
     }
     bench.print();
 }
 
 fn ours(paths: &Arc<Vec<CString>>, workers: usize) -> Option<f64> {
-    let next = Arc::new(AtomicUsize::new(0));
-    let reader = || {
+    on_fibers(paths, workers, |_, path| {
+        let mut buffer = [0; BUFFER];
+        let mut file = ramie::fs::File::open(path).expect("it is there");
+        assert!(file.read(&mut buffer).expect("it can be read") > 0);
+    })
+}
+
+fn our_writes(paths: &Arc<Vec<CString>>, workers: usize) -> Option<f64> {
+    on_fibers(paths, workers, |i, path| {
+        let mut file = ramie::fs::File::create(path).expect("a new file");
+        file.write_all(contents(i)).expect("room for the file");
+    })
+}
+
+/// Has each path handled by one of `DEPTH` fibers of its worker.
+fn on_fibers(paths: &Arc<Vec<CString>>, workers: usize, handle: fn(usize, &OsStr)) -> Option<f64> {
+    let next: Arc<Vec<_>> = Arc::new((0..workers).map(|_| AtomicUsize::new(0)).collect());
+    let fiber = |worker: usize| {
         let (paths, next) = (paths.clone(), next.clone());
         move || {
-            let mut buffer = [0; BUFFER];
-            while let Some(path) = paths.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let path = OsStr::from_bytes(path.as_bytes());
-                let mut file = ramie::fs::File::open(path).expect("it is there");
-                assert!(file.read(&mut buffer).expect("it can be read") > 0);
+            let share = share(&paths, workers, worker);
+            loop {
+                let i = next[worker].fetch_add(1, Ordering::Relaxed);
+                let Some(path) = share.get(i) else { break };
+                handle(i, OsStr::from_bytes(path.as_bytes()));
             }
         }
     };
     let runtime = common::runtime(workers)?;
     let rate = runtime.run(|| {
-        common::k_per_s(paths.len(), || {
-            let started: Vec<_> =
-                (0..workers * DEPTH).map(|i| common::spawn_on(i % workers, reader())).collect();
+        common::start_workers(workers);
+        common::k_per_s(paths.len() / workers * workers, || {
+            let started: Vec<_> = (0..workers * DEPTH)
+                .map(|i| common::spawn_on(i % workers, fiber(i % workers)))
+                .collect();
             started.into_iter().for_each(|fiber| fiber.join().expect("no fiber panicked"));
         })
     });
@@ -74,16 +111,36 @@ fn ours(paths: &Arc<Vec<CString>>, workers: usize) -> Option<f64> {
 }
 
 fn make_files(dir: &TempDir, count: usize) -> Vec<CString> {
+    let paths = make_dirs(dir.path(), count);
+    for (i, path) in paths.iter().enumerate() {
+        std::fs::write(OsStr::from_bytes(path.as_bytes()), contents(i)).expect("a new file");
+    }
+    paths
+}
+
+/// Makes directories for `count` files; the files' paths.
+fn make_dirs(dir: &Path, count: usize) -> Vec<CString> {
     let file = |i: usize| {
-        let parent = dir.path().join(format!("{}", i / PER_DIR));
+        let parent = dir.join(format!("{}", i / PER_DIR));
         if i.is_multiple_of(PER_DIR) {
             std::fs::create_dir(&parent).expect("a new directory");
         }
         let path = parent.join(format!("{i}"));
-        std::fs::write(&path, vec![i as u8; 1 + i * 37 % BUFFER]).expect("a new file");
         CString::new(path.as_os_str().as_bytes()).expect("no NUL in a path")
     };
     (0..count).map(file).collect()
+}
+
+/// What the `i`th file holds.
+fn contents(i: usize) -> &'static [u8] {
+    static CONTENTS: [u8; BUFFER] = [7; BUFFER];
+    &CONTENTS[..1 + i * 37 % BUFFER]
+}
+
+/// Calls `f` with paths in empty directories on tmpfs, if there is any.
+fn in_memory(count: usize, f: impl FnOnce(&Arc<Vec<CString>>) -> Option<f64>) -> Option<f64> {
+    let dir = TempDir::new_in(Path::new("/dev/shm"), "files")?;
+    f(&Arc::new(make_dirs(dir.path(), count)))
 }
 
 /// The part of the paths that one of `threads` handles.
@@ -101,6 +158,24 @@ fn syscalls(paths: &[CString], threads: usize) -> Option<f64> {
             unsafe {
                 let fd = libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
                 let n = libc::read(fd, buffer.as_mut_ptr().cast(), BUFFER);
+                assert!(n > 0, "{}", std::io::Error::last_os_error());
+                libc::close(fd);
+            }
+        }
+    });
+    Some(rate)
+}
+
+fn syscall_writes(paths: &[CString], threads: usize) -> Option<f64> {
+    let rate = common::k_per_s_on(threads, paths.len() / threads, |thread, watch| {
+        let _running = watch.start();
+        for (i, path) in share(paths, threads, thread).iter().enumerate() {
+            let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_CLOEXEC;
+            let contents = contents(i);
+            // SAFETY: a C string, memory of that length, and a descriptor that we own.
+            unsafe {
+                let fd = libc::open(path.as_ptr(), flags, 0o666);
+                let n = libc::write(fd, contents.as_ptr().cast(), contents.len());
                 assert!(n > 0, "{}", std::io::Error::last_os_error());
                 libc::close(fd);
             }

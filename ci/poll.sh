@@ -14,7 +14,7 @@ tests cargo test --lib --tests --no-fail-fast
 tests cargo test --doc
 
 export RAMIE_SWITCH=portable
-tests cargo test --lib --test poll --test net_contract --test net_edges --test fs_contract \
+tests cargo test --lib --test poll --test poll_edges --test net_contract --test net_edges --test fs_contract \
     --test io --test cancel --test shutdown --test runtime --test stress --no-fail-fast
 
 # A driver's name that there is none of must be refused, not taken for another one.

@@ -129,6 +129,9 @@ impl RuntimeBuilder {
 
     /// How sleeping workers are woken that use io_uring. By default, the first of the
     /// [`WakeMethod`]s, in the order of their declaration, that proves to work here.
+    ///
+    /// Where there is io_uring, a method that does not work makes [`build`](Self::build) fail.
+    /// Workers without io_uring have one way only, and take no notice.
     pub fn wake(mut self, method: WakeMethod) -> Self {
         self.wake = Some(method);
         self

@@ -1,7 +1,8 @@
 //! [`select!`](crate::select): the macro. What it expands to is in `sync/select/mod.rs`.
 #![forbid(unsafe_code)]
 
-/// Waits for the first of several things: a message, room for one, a fiber's end, a point in time.
+/// Waits for the first of several things: a message, room for one, a connection, data, a fiber's
+/// end, a point in time.
 ///
 /// ```
 /// use ramie::select;
@@ -41,7 +42,11 @@
 /// | `recv(&signals)`, of [`Signals`](crate::signal::Signals) | a signal has come | its number; an error only for a cancel request |
 /// | `send(&sender, message)` | there is room, or no receiver is left | as `send` |
 /// | `send(&sender, &mut option)` | as above; the message is taken out of the `Option` | as `send` |
-/// | `join(&mut handle)` | the fiber has ended | as [`JoinHandle::join`](crate::JoinHandle::join); the handle is spent |
+/// | `accept(&listener)`, of a [`TcpListener`](crate::net::TcpListener) or a [`UnixListener`](crate::os::unix::net::UnixListener) | a connection is there | as `accept` |
+/// | `read(&source, &mut buf)`, of a socket, a pipe's reading end, or a child's output | something is there, or the end | as `read`, or as `recv` |
+/// | `recv_from(&socket, &mut buf)`, of a [`UdpSocket`](crate::net::UdpSocket) or a [`UnixDatagram`](crate::os::unix::net::UnixDatagram) | a datagram is there | as `recv_from` |
+/// | `ready(&fd, interest)`, of anything that has a descriptor | it is ready | as [`AsyncFd::ready`](crate::io::AsyncFd::ready) |
+/// | `join(&mut handle)`, of a [`JoinHandle`](crate::JoinHandle) or a [`ScopedJoinHandle`](crate::ScopedJoinHandle) | the fiber has ended | as [`JoinHandle::join`](crate::JoinHandle::join); the handle is spent |
 /// | `join(&mut future)`, of any future that is `Unpin` | it is ready | its output |
 /// | `after(duration)`, `at(instant)` | it is time | `()` |
 /// | `tick(&mut interval)`, of an [`Interval`](crate::time::Interval) | it ticks | as `tick` |
@@ -50,16 +55,40 @@
 /// # Nothing is lost
 /// An arm either commits at the moment it is chosen, or only watches. A message is not taken out of
 /// its channel, and does not leave its sender, unless that arm is chosen. A message that was given
-/// by value to an arm that is not chosen is dropped; give `&mut option` to keep it.
+/// by value to an arm that is not chosen is dropped; give `&mut option` to keep it. A descriptor is
+/// watched, and read only when its arm is chosen; so a connection or data that come too late are
+/// there for the next call.
 ///
-/// `select!` starts nothing, so it never has to break anything off. To wait for I/O, spawn a fiber
-/// that does it, and select its handle: when another arm is chosen the fiber goes on, and its
-/// result stays with the handle, which can be selected again, joined or cancelled.
+/// `select!` starts nothing, so it never has to break anything off. To wait for any other
+/// operation, or for several in a row, spawn a fiber that does them, which may borrow if it is a
+/// [`scope`](crate::scope())'s, and select its handle: when another arm is chosen the fiber goes
+/// on, and its result stays with the handle, which can be selected again, joined or cancelled.
+/// ```
+/// # use ramie::{io, select};
+/// # use std::time::Duration;
+/// # ramie::Runtime::new()?.run(|| {
+/// let (reader, _writer) = io::pipe()?;
+/// let text = ramie::scope(|s| {
+///     let mut fiber = s.spawn(|| io::read_to_string(&reader));
+///     select! {
+///         join(&mut fiber) -> text => text.unwrap().ok(),
+///         after(Duration::from_millis(1)) => fiber.cancel_join().unwrap().ok(),
+///     }
+/// });
+/// assert_eq!(text, None); // nobody has written
+/// # io::Result::Ok(()) })?;
+/// # io::Result::Ok(())
+/// ```
+///
+/// On a plain thread, every arm that has to wait for a descriptor takes a thread that watches it
+/// for as long as the call takes; and an `accept` waits for the next connection if another process
+/// takes the one that it has seen.
 ///
 /// # Cancellation
 /// A cancel request that comes while no arm can be had is answered by an arm that receives from or
-/// sends to a channel: it is chosen, and fails as if the other side had gone. Without such an arm
-/// the request is ignored.
+/// sends to a channel, which is chosen, and fails as if the other side had gone; or by one that
+/// waits for a descriptor, which fails with an error that [`is_cancelled`](crate::is_cancelled)
+/// recognises. Without such an arm the request is ignored.
 ///
 /// # Panics
 /// Inside [`no_suspend`](crate::no_suspend), if it has to wait. If an `Option` to be sent is
@@ -78,6 +107,23 @@
 ///     }
 /// };
 /// assert_eq!(message, Ok(1));
+/// ```
+/// A server that can be told to stop:
+/// ```
+/// # use ramie::{net::TcpListener, select, sync::mpsc};
+/// # ramie::Runtime::new()?.run(|| {
+/// let listener = TcpListener::bind("127.0.0.1:0")?;
+/// let (stop, stopped) = mpsc::channel::<()>();
+/// let server = ramie::spawn(move || loop {
+///     select! {
+///         accept(&listener) -> connection => drop(connection?),
+///         recv(&stopped) -> _ => break std::io::Result::Ok(()),
+///     }
+/// });
+/// drop(stop);
+/// server.join().unwrap()
+/// # })?;
+/// # std::io::Result::Ok(())
 /// ```
 /// A message that is kept while something else comes first:
 /// ```
@@ -108,13 +154,18 @@ macro_rules! __select {
     (@parse [$(($arm:ident [$($index:tt)*] $op:ident ($($args:tt)*) ($pat:pat) ($body:expr)))+]
         [] [$($n:tt)*]
     ) => {{
-        $(let mut $arm = $crate::sync::select::$op($($args)*);)+
-        let chosen = $crate::sync::select::run(
-            [$(&mut $arm as &mut dyn $crate::sync::select::Arm),+],
-            false,
-        );
-        $(if chosen == ::core::option::Option::Some($($index)*) {
-            let $pat = $arm.result();
+        // The arms are gone before a body begins, with what they borrow.
+        let ($($arm,)+) = match ($($crate::sync::select::$op($($args)*),)+) {
+            ($(mut $arm,)+) => {
+                let chosen = $crate::sync::select::run(
+                    [$(&mut $arm as &mut dyn $crate::sync::select::Arm),+],
+                    false,
+                );
+                ($((chosen == ::core::option::Option::Some($($index)*)).then(|| $arm.result()),)+)
+            }
+        };
+        $(if let ::core::option::Option::Some($arm) = $arm {
+            let $pat = $arm;
             $body
         } else)+ {
             ::core::unreachable!("`select!` waits for an arm")
@@ -123,13 +174,17 @@ macro_rules! __select {
     (@parse [$(($arm:ident [$($index:tt)*] $op:ident ($($args:tt)*) ($pat:pat) ($body:expr)))+]
         [($default:expr)] [$($n:tt)*]
     ) => {{
-        $(let mut $arm = $crate::sync::select::$op($($args)*);)+
-        let chosen = $crate::sync::select::run(
-            [$(&mut $arm as &mut dyn $crate::sync::select::Arm),+],
-            true,
-        );
-        $(if chosen == ::core::option::Option::Some($($index)*) {
-            let $pat = $arm.result();
+        let ($($arm,)+) = match ($($crate::sync::select::$op($($args)*),)+) {
+            ($(mut $arm,)+) => {
+                let chosen = $crate::sync::select::run(
+                    [$(&mut $arm as &mut dyn $crate::sync::select::Arm),+],
+                    true,
+                );
+                ($((chosen == ::core::option::Option::Some($($index)*)).then(|| $arm.result()),)+)
+            }
+        };
+        $(if let ::core::option::Option::Some($arm) = $arm {
+            let $pat = $arm;
             $body
         } else)+ {
             $default

@@ -1,13 +1,18 @@
 //! Faults on purpose, on fibers, one for each thing that a tool is trusted to find there. The lanes
 //! `ci/asan.sh`, `ci/tsan.sh` and `ci/valgrind.sh` run them one by one, with `RAMIE_CANARY` set; a
-//! fault that is *not* reported fails the lane. Nobody else should run them.
+//! fault that is *not* reported fails the lane. Nobody else should run them. The last ones are on
+//! plain threads, for `ci/miri.sh`.
 
 use ramie::Runtime;
 use std::cell::UnsafeCell;
 use std::hint::black_box;
 
-fn on_a_fiber(body: impl FnOnce() + Send + 'static) {
+fn only_in_a_lane() {
     assert!(std::env::var_os("RAMIE_CANARY").is_some(), "not sound: for the lanes only");
+}
+
+fn on_a_fiber(body: impl FnOnce() + Send + 'static) {
+    only_in_a_lane();
     let workers = std::env::var("RAMIE_TEST_WORKERS").map_or(2, |n| n.parse().unwrap());
     let runtime = Runtime::builder().workers(workers).build().unwrap();
     runtime.run(|| ramie::spawn(body).join().unwrap());
@@ -98,4 +103,42 @@ fn leaks() {
     on_a_fiber(|| {
         black_box(Box::leak(Box::new([7_u64; 100])));
     });
+}
+
+#[test]
+#[ignore = "must fail, with: Undefined Behavior"]
+fn writes_behind_a_reference() {
+    fn write(exclusive: &mut u64, other: *mut u64) {
+        // SAFETY: not sound, on purpose: `exclusive` is the only way to the value meanwhile.
+        unsafe { other.write(8) };
+        *exclusive += 1;
+    }
+    only_in_a_lane();
+    let mut value = black_box(7_u64);
+    let pointer = &raw mut value;
+    // SAFETY: not sound, on purpose: see above.
+    write(unsafe { &mut *pointer }, pointer);
+    black_box(value);
+}
+
+#[test]
+#[ignore = "must fail, with: Data race"]
+fn two_threads_race() {
+    static SHARED: Shared = Shared(UnsafeCell::new(0));
+    only_in_a_lane();
+    let other = std::thread::spawn(|| {
+        // SAFETY: not sound, on purpose: nothing orders the two.
+        unsafe { *SHARED.0.get() += 1 };
+    });
+    // SAFETY: as above.
+    unsafe { *SHARED.0.get() += 1 };
+    other.join().unwrap();
+}
+
+#[test]
+#[ignore = "must fail, with: deadlock"]
+fn waits_for_ever() {
+    only_in_a_lane();
+    let (mutex, condvar) = (ramie::sync::Mutex::new(()), ramie::sync::Condvar::new());
+    drop(condvar.wait(mutex.lock().unwrap()));
 }

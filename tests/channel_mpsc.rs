@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::times;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -89,8 +90,8 @@ contract! {
     fn messages_arrive_in_order() {
         both!({
             let (tx, rx) = mpsc::channel();
-            let sender = go(move || (0..1000).all(|n| tx.send(n).is_ok()));
-            let received: Vec<i32> = rx.iter().collect();
+            let sender = go(move || (0..times(1000)).all(|n| tx.send(n).is_ok()));
+            let received: Vec<usize> = rx.iter().collect();
             (sender.join().unwrap(), received, rx.recv(), rx.try_recv())
         });
     }
@@ -99,8 +100,8 @@ contract! {
         for bound in [0, 1, 2, 31, 32, 33, 100] {
             both!({
                 let (tx, rx) = mpsc::sync_channel(bound);
-                let sender = go(move || (0..1000).all(|n| tx.send(n).is_ok()));
-                let received: Vec<i32> = rx.iter().collect();
+                let sender = go(move || (0..times(1000)).all(|n| tx.send(n).is_ok()));
+                let received: Vec<usize> = rx.iter().collect();
                 (sender.join().unwrap(), received, rx.recv(), rx.try_recv())
             });
         }
@@ -111,10 +112,10 @@ contract! {
             let (tx, rx) = mpsc::sync_channel(3);
             let senders: Vec<_> = (0..4).map(|sender| {
                 let tx = tx.clone();
-                go(move || (0..200).for_each(|n| tx.send((sender, n)).unwrap()))
+                go(move || (0..times(200)).for_each(|n| tx.send((sender, n)).unwrap()))
             }).collect();
             drop(tx);
-            let mut received: Vec<(i32, i32)> = rx.iter().collect();
+            let mut received: Vec<(i32, usize)> = rx.iter().collect();
             received.sort_by_key(|(sender, _)| *sender); // stable
             senders.into_iter().for_each(|sender| sender.join().unwrap());
             received

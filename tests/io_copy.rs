@@ -325,6 +325,8 @@ fn other_fibers_run_and_a_copy_can_be_cancelled() {
             copied
         });
         let (mut peer, _) = listener.accept().unwrap();
+        // Something has been copied.
+        assert_eq!(peer.peek(&mut [0]).unwrap(), 1);
         ramie::sleep(Duration::from_millis(50));
         assert!(!fiber.is_finished());
         fiber.cancel();

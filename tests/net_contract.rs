@@ -40,6 +40,17 @@ macro_rules! connected {
 
 const SHORT: Duration = Duration::from_millis(30);
 
+/// Calls again what a signal has interrupted. Where a socket has a timeout, even one that stops the
+/// process and one that lets it go on do.
+fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
 contract! {
     fn connect_accept_and_addresses() {
         both!({
@@ -179,19 +190,19 @@ contract! {
             ours.set_read_timeout(Some(SHORT)).unwrap();
             ours.set_write_timeout(Some(SHORT)).unwrap();
             let start = Instant::now();
-            let read = error(ours.read(&mut [0; 8]));
-            let peek = error(ours.peek(&mut [0; 8]));
+            let read = error(uninterrupted(|| ours.read(&mut [0; 8])));
+            let peek = error(uninterrupted(|| ours.peek(&mut [0; 8])));
             assert!(start.elapsed() >= SHORT);
             let clone = ours.try_clone().unwrap();
             let mut total = 0;
             let write = loop {
-                match ours.write(&[7; 1 << 16]) {
+                match uninterrupted(|| ours.write(&[7; 1 << 16])) {
                     Ok(n) => total += n,
                     Err(failure) => break error::<()>(Err(failure)),
                 }
             };
             assert!(total > 0);
-            let cloned = error((&clone).read(&mut [0; 8]));
+            let cloned = error(uninterrupted(|| (&clone).read(&mut [0; 8])));
             clone.set_read_timeout(None).unwrap();
             (zero, read, peek, write, cloned, seen(ours.read_timeout()))
         });
@@ -305,7 +316,7 @@ contract! {
             let peeked = seen(b.peek(&mut buf));
             let received = seen(b.recv(&mut buf));
             b.set_read_timeout(Some(SHORT)).unwrap();
-            let late = error(b.recv_from(&mut buf));
+            let late = error(uninterrupted(|| b.recv_from(&mut buf)));
             b.set_broadcast(true).unwrap();
             ((sent, n0, n1, n2, buf), (unconnected, connected, peeked, received, late),
              seen(b.broadcast()), seen(b.multicast_loop_v4()), error(a.send(&[0; 70_000])))

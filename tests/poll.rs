@@ -199,7 +199,11 @@ fn a_terminal() {
         }
         // SAFETY: the call has written a C string.
         let name = unsafe { std::ffi::CStr::from_ptr(name.as_ptr()) }.to_str().unwrap();
-        let options = || ramie::fs::File::options().read(true).write(true).clone();
+        use std::os::unix::fs::OpenOptionsExt;
+        // Not to become this process's own terminal, whose end would end it.
+        let flags = libc::O_NOCTTY;
+        let options =
+            || ramie::fs::File::options().read(true).write(true).custom_flags(flags).clone();
         let mut terminal = options().open(name).unwrap();
         let reader = ramie::spawn_local(move || {
             let mut line = [0; 100];

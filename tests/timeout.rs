@@ -8,7 +8,7 @@ use ramie::{cancel, is_cancelled};
 use std::cell::Cell;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 
 const MS: Duration = Duration::from_millis(1);
@@ -403,19 +403,28 @@ fn a_read_fails_at_the_deadline() {
 /// A request by a handle passes through timeouts untouched, before, with and after a deadline.
 #[test]
 fn a_handles_request_passes_through() {
+    static ASKED: AtomicBool = AtomicBool::new(false);
+    /// Long enough for a deadline of a millisecond, and until the request has come, too.
+    fn meanwhile_asked() {
+        ramie::sleep(2 * MS);
+        eventually("a request", || ASKED.load(Ordering::SeqCst));
+    }
     let _watchdog = watch::dog();
     for workers in [1, 2] {
         runtime(workers).run(|| {
             let run = |body: fn() -> io::Result<()>| {
+                ASKED.store(false, Ordering::SeqCst);
                 let fiber = ramie::Builder::new().worker(workers - 1).spawn(body).unwrap();
                 ramie::sleep(5 * MS);
-                fiber.cancel_join().unwrap()
+                fiber.cancel();
+                ASKED.store(true, Ordering::SeqCst);
+                fiber.join().unwrap()
             };
             assert_cancelled(run(|| timeout(HOUR, || timeout(HOUR, forever))));
             // Both come while neither is delivered.
             assert_cancelled(run(|| {
                 timeout(MS, || {
-                    cancel::shield(|| ramie::sleep(20 * MS));
+                    cancel::shield(meanwhile_asked);
                     op()
                 })
             }));
@@ -439,7 +448,7 @@ fn a_handles_request_passes_through() {
             assert_cancelled(run(|| {
                 timeout(MS, || {
                     ramie::sleep(HOUR);
-                    cancel::shield(|| ramie::sleep(10 * MS)); // meanwhile the request comes
+                    cancel::shield(meanwhile_asked);
                     Ok(())
                 })
                 .unwrap();

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use common::rng::Rng;
-use common::{TempDir, fds, isolated, runtime};
+use common::{TempDir, runtime};
 use ramie::watch::{Event, EventKind, Watcher};
 use std::fs;
 
@@ -508,30 +508,4 @@ fn check(watcher: &Watcher<()>, root: &Path, over: impl Fn() -> bool) {
         }
     }
     assert_eq!(known, there);
-}
-
-#[test]
-fn no_descriptor_is_left() {
-    isolated("no_descriptor_is_left", || {
-        // One worker: a second one may start at any time, and has a ring of its own.
-        runtime(1).run(|| {
-            let dir = TempDir::new();
-            let work = || {
-                let watcher = Arc::new(Watcher::new().unwrap());
-                watcher.add_dir(dir.path(), ()).unwrap();
-                watcher.add_file("missing/x", ()).unwrap_err();
-                let theirs = watcher.clone();
-                let fiber = ramie::spawn(move || theirs.recv().map(|event| event.kind));
-                fs::write(dir.path().join("x"), "").unwrap();
-                fiber.join().unwrap().unwrap();
-                fs::remove_file(dir.path().join("x")).unwrap();
-            };
-            work();
-            let before = fds();
-            for _ in 0..5 {
-                work();
-            }
-            assert_eq!(fds(), before);
-        });
-    });
 }

@@ -214,6 +214,13 @@ pub fn spawn_on<T: Send + 'static>(
     ramie::Builder::new().worker(worker).spawn(f).expect("there is such a worker")
 }
 
+/// Has every worker start, as the threads of the limits have when the time begins.
+pub fn start_workers(workers: usize) {
+    for worker in 0..workers {
+        spawn_on(worker, || ()).join().expect("it does nothing");
+    }
+}
+
 /// The cores that this process may use.
 pub fn cores() -> Vec<usize> {
     // SAFETY: an all-zero set is valid, and it is the set that the call writes.
@@ -317,9 +324,15 @@ impl TempDir {
     pub fn new(name: &str) -> TempDir {
         let base = std::env::var_os("RAMIE_BENCH_DIR").map(PathBuf::from);
         let base = base.unwrap_or_else(std::env::temp_dir);
+        std::fs::create_dir_all(&base).expect("a directory for the benches");
+        TempDir::new_in(&base, name).expect("a directory for the bench")
+    }
+
+    /// One in this directory; `None` if none can be made there.
+    pub fn new_in(base: &Path, name: &str) -> Option<TempDir> {
         let path = base.join(format!("ramie-bench-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).expect("a directory for the bench");
-        TempDir(path)
+        std::fs::create_dir(&path).ok()?;
+        Some(TempDir(path))
     }
 
     pub fn path(&self) -> &Path {

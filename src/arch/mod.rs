@@ -37,7 +37,12 @@
 #[cfg(native = "aarch64")]
 #[cfg_attr(all(switch = "portable", not(test)), expect(dead_code, reason = "not the chosen one"))]
 mod aarch64;
-#[cfg_attr(all(not(switch = "portable"), not(test)), expect(dead_code, reason = "the fallback"))]
+#[cfg(switch = "none")]
+mod interpreted;
+#[cfg_attr(
+    any(switch = "none", all(not(switch = "portable"), not(test))),
+    expect(dead_code, reason = "the fallback")
+)]
 mod portable;
 #[cfg(native = "riscv64")]
 #[cfg_attr(all(switch = "portable", not(test)), expect(dead_code, reason = "not the chosen one"))]
@@ -46,11 +51,13 @@ mod riscv64;
 #[cfg_attr(all(switch = "portable", not(test)), expect(dead_code, reason = "not the chosen one"))]
 mod x86_64;
 
-#[cfg(test)]
+#[cfg(all(test, not(switch = "none")))]
 mod tests;
 
 #[cfg(switch = "aarch64")]
 use aarch64 as chosen;
+#[cfg(switch = "none")]
+use interpreted as chosen;
 #[cfg(switch = "portable")]
 use portable as chosen;
 #[cfg(switch = "riscv64")]

@@ -55,3 +55,33 @@ impl FiberList {
         Some(first)
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::FiberList;
+    use crate::coro::fake::FakeFiber;
+    use std::collections::VecDeque;
+
+    /// Against a queue of std's: pushed and taken out in turns, to and fro over the length from
+    /// which on the next ones are fetched ahead.
+    #[test]
+    fn first_in_first_out() {
+        let fibers: Vec<_> = (0..100).map(FakeFiber::new).collect();
+        let mut out: VecDeque<_> = fibers.iter().map(FakeFiber::ptr).collect();
+        let (list, mut expected) = (FiberList::default(), VecDeque::new());
+        for (pushed, popped) in [(3, 4), (100, 60), (50, 20), (30, 100), (1, 1), (70, 71)] {
+            for _ in 0..pushed {
+                let Some(fiber) = out.pop_front() else { break };
+                list.push(fiber);
+                expected.push_back(fiber);
+            }
+            assert_eq!(list.len(), expected.len());
+            for _ in 0..popped {
+                let fiber = list.pop();
+                assert_eq!(fiber, expected.pop_front());
+                out.extend(fiber);
+            }
+            assert_eq!(list.is_empty(), expected.is_empty());
+        }
+    }
+}

@@ -32,6 +32,8 @@ pub(crate) mod bounds;
 mod cancel;
 mod children;
 pub(crate) mod entry;
+#[cfg(all(test, not(loom)))]
+pub(crate) mod fake;
 pub(crate) mod header;
 pub(crate) mod list;
 pub(crate) mod local;

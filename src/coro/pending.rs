@@ -15,6 +15,7 @@ use crate::op::Op;
 use std::cell::{Cell, UnsafeCell};
 use std::marker::PhantomData;
 use std::ptr::NonNull;
+use std::task::Waker;
 
 /// See the module's head.
 #[repr(align(8))]
@@ -42,11 +43,13 @@ pub(crate) struct Group {
     done: PendingList,
     /// Set whenever something is listed.
     signal: Signal,
+    /// Woken whenever something is listed.
+    waker: Option<Waker>,
 }
 
 impl Group {
-    pub(crate) fn new() -> Self {
-        Self { done: PendingList::new(), signal: Signal::new() }
+    pub(crate) fn new(waker: Option<Waker>) -> Self {
+        Self { done: PendingList::new(), signal: Signal::new(), waker }
     }
 
     pub(crate) fn done(&self) -> &PendingList {
@@ -194,6 +197,9 @@ impl PendingPtr {
         if let Waiter::Fiber(address) = group.signal.set() {
             // SAFETY: it was registered until a line above, so it is suspended.
             ready.push(unsafe { FiberPtr::from_address(address) });
+        }
+        if let Some(waker) = &group.waker {
+            waker.wake_by_ref();
         }
     }
 

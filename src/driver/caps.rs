@@ -14,6 +14,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 #[derive(Debug, Default)]
 pub(crate) struct Caps {
     opcodes: [u64; 4],
+    /// An accept can be told to go on by itself.
+    accepts_many: bool,
     /// The driver waits for readiness, which files do not have.
     readiness_only: bool,
 }
@@ -46,6 +48,8 @@ impl Caps {
                 }
             }
         }
+        // It came with what every ring of ours must be able to do (`missing`).
+        caps.accepts_many = !mask::hides(Cap::AcceptMultishot);
         Arc::new(caps)
     }
 
@@ -93,6 +97,11 @@ impl Caps {
         self.has(opcode::OpenAt::CODE)
     }
 
+    /// Whether [`Op::AcceptLine`] takes anything.
+    pub(crate) fn accepts_many(&self) -> bool {
+        self.accepts_many
+    }
+
     /// Whether pages are moved between descriptors without a thread of ours.
     pub(crate) fn splices(&self) -> bool {
         self.has(opcode::Splice::CODE)
@@ -122,7 +131,7 @@ impl Caps {
             Op::OpenAt { .. } => opcode::OpenAt::CODE,
             Op::Close { .. } => opcode::Close::CODE,
             Op::Poll { .. } => opcode::PollAdd::CODE,
-            Op::Accept { .. } => opcode::Accept::CODE,
+            Op::Accept { .. } | Op::AcceptLine { .. } => opcode::Accept::CODE,
             Op::Connect { .. } => opcode::Connect::CODE,
             Op::Send { .. } => opcode::Send::CODE,
             Op::Recv { .. } => opcode::Recv::CODE,

@@ -8,6 +8,7 @@
 //! | read of a cached file     | `preadv2(RWF_NOWAIT)`     | `EAGAIN`: the ring, for what is left  |
 //! | read or write in memory   | `pread`, `pwrite`         | -                                     |
 //! | close                     | `close`                   | see `Habit::closes_at_once`           |
+//! | create in memory          | `openat2`, see `dirs.rs`  | a refusal: as any open                |
 //! | receive, send; if alone   | `recv(MSG_DONTWAIT)`, ..  | `EAGAIN`: the ring                    |
 //!
 //! What a [`Habit`] says decides what is tried. A refusal of any kind sends the op to the ring,
@@ -26,10 +27,12 @@
 #![forbid(unsafe_code)]
 
 use super::Caps;
+use super::dirs::{Dirs, Place};
 use crate::op::perform::{at, perform};
 use crate::op::{Habit, Op, Way};
 use crate::sys::{file, socket};
 use std::cell::Cell;
+use std::ffi::CStr;
 use std::mem::take;
 use std::os::fd::BorrowedFd;
 
@@ -83,6 +86,8 @@ const MAX_BYTES: usize = 1 << 20;
 const BUDGET: u32 = 16;
 /// A call is one unit, and each of these bytes one more.
 const UNIT_BYTES: usize = 8 << 10;
+/// To create a file in memory is so many.
+const CREATE_UNITS: u32 = 12;
 /// What a yield for want of budget counts for in a pass.
 pub(crate) const YIELD_COST: u32 = 8;
 /// Attempts left out after refusals in a row: 1, 3, 7, and so on, to 2 to the power of this less 1.
@@ -103,6 +108,7 @@ pub(crate) struct Inline {
     /// Refusals in a row, and attempts to leave out because of them.
     refusals: Cell<u32>,
     skip: Cell<u32>,
+    dirs: Dirs,
 }
 
 impl Inline {
@@ -114,6 +120,7 @@ impl Inline {
             left: Cell::new(BUDGET),
             refusals: Cell::new(0),
             skip: Cell::new(0),
+            dirs: Dirs::new(enabled),
         }
     }
 
@@ -131,9 +138,37 @@ impl Inline {
         }
     }
 
+    /// As [`Self::is_spent`], before a create: who yields after it would write a file that the
+    /// caches have lost again.
+    #[inline]
+    pub(crate) fn is_spent_for_create(&self) -> bool {
+        self.left.get() < CREATE_UNITS && {
+            self.left.set(BUDGET);
+            true
+        }
+    }
+
     fn spend(&self, bytes: usize) {
         let units = 1 + (bytes / UNIT_BYTES) as u32; // no transfer is longer than 2 GiB
         self.left.set(self.left.get().saturating_sub(units));
+    }
+
+    /// Where a file would be created on the spot; `None` if it would not.
+    #[inline]
+    pub(crate) fn place(&self, path: &CStr, flags: i32) -> Option<Place> {
+        self.dirs.place(path, flags)
+    }
+
+    /// Creates a file on the spot, as [`Dirs::create`].
+    pub(crate) fn create(&self, place: Place, path: &CStr, flags: i32, mode: u32) -> i32 {
+        self.left.set(self.left.get().saturating_sub(CREATE_UNITS));
+        self.dirs.create(place, path, flags, mode)
+    }
+
+    /// What is known now of a file that was created at `path`: it is in memory, or it is written
+    /// through the driver.
+    pub(crate) fn created(&self, path: &CStr, fd: BorrowedFd<'_>) -> Way {
+        if self.dirs.learn(path, fd) { Way::Memory } else { Way::Ring }
     }
 
     /// A call found nothing, or nobody who can do it without waiting: likely the next one will not
@@ -221,7 +256,7 @@ pub(crate) fn attempt(op: &mut Op<'_>, inline: &Inline, crowd: usize) -> Option<
 /// Receives or sends without waiting.
 fn transfer(op: &mut Op<'_>, inline: &Inline) -> Attempt {
     let (result, flags) = match op {
-        Op::Send { fd, buf, flags } => {
+        Op::Send { fd, buf, flags, .. } => {
             (socket::send(*fd, buf, *flags | libc::MSG_DONTWAIT), *flags)
         }
         Op::Recv { fd, buf, flags, .. } => {
@@ -233,8 +268,13 @@ fn transfer(op: &mut Op<'_>, inline: &Inline) -> Attempt {
     if result != -libc::EAGAIN || flags & libc::MSG_DONTWAIT != 0 {
         return Attempt::Done(result);
     }
-    if let Op::Recv { habit: Some(habit), .. } = op {
-        habit.set_reads(Way::Ring);
+    match op {
+        Op::Recv { habit, tried, .. } => {
+            *tried = true;
+            habit.inspect(|habit| habit.set_reads(Way::Ring));
+        }
+        Op::Send { tried, .. } => *tried = true,
+        _ => {}
     }
     Attempt::Refused
 }

@@ -30,6 +30,7 @@
 //! |------------|------------------------------------------------------------------------|
 //! | `caps.rs`  | what this kernel offers: every probe, and the errors that say why not  |
 //! | `lower.rs` | which ops go to the driver and which to the blocking pool              |
+//! | `dirs.rs`  | directories in memory, in which workers create files themselves        |
 //! | `wake.rs`  | the ways of waking a worker that waits                                 |
 //! | `choose.rs`| which driver a runtime gets                                            |
 //! | `uring/`   | io_uring                                                               |
@@ -43,6 +44,7 @@ use std::time::Duration;
 
 pub(crate) mod caps;
 mod choose;
+mod dirs;
 pub(crate) mod lower;
 pub(crate) mod wake;
 

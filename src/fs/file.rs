@@ -354,7 +354,12 @@ impl File {
     /// The file that has just been opened with these flags.
     pub(super) fn opened(opened: Opened, flags: i32) -> Self {
         let fifo = if opened.no_pipe { NO_FIFO } else { 0 };
-        Self::new(opened.fd.into(), Habit::opened(flags, opened.no_pipe), fifo)
+        let habit = Habit::opened(flags, opened.no_pipe);
+        habit.set_writes(opened.writes);
+        if opened.writes == Way::Memory {
+            habit.set_reads(Way::Memory);
+        }
+        Self::new(opened.fd.into(), habit, fifo)
     }
 }
 

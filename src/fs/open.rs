@@ -33,8 +33,10 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::retry;
-use crate::op::{AT_POSITION, Op};
-use crate::sched::{Haste, blocking, haste, perform_fd, submit, submit_fd, waiting};
+use crate::op::{AT_POSITION, Op, Way};
+use crate::sched::{
+    Haste, blocking, create_here, created, haste, perform_fd, submit, submit_fd, waiting,
+};
 use crate::sys::fifo;
 
 /// Flags with which an open never waits for another process, or opens no stream at all.
@@ -45,6 +47,15 @@ pub(super) struct Opened {
     pub(super) fd: OwnedFd,
     /// Whether it is known to be no pipe.
     pub(super) no_pipe: bool,
+    /// How it is written, as far as that is known.
+    pub(super) writes: Way,
+}
+
+impl Opened {
+    /// A file of which nothing is known.
+    fn new(fd: OwnedFd) -> Self {
+        Opened { fd, no_pipe: false, writes: Way::Unknown }
+    }
 }
 
 /// Opens `path`, relative to `dir` if there is one, as the system call does, with the same waits.
@@ -57,9 +68,21 @@ pub(super) fn open(
     let attempt = |flags| retry(|| submit_fd(Op::OpenAt { dir, path, flags, mode }));
     match haste() {
         haste if haste != Haste::No && flags & NEVER_WAITS == 0 => {
-            open_in_haste(dir, path, flags, mode, haste, attempt)
+            if dir.is_none()
+                && flags & libc::O_CREAT != 0
+                && let Some(fd) = create_here(path, flags, mode)
+            {
+                let writes = created(path, fd.as_fd());
+                return Ok(Opened { fd, no_pipe: true, writes });
+            }
+            let opened = open_in_haste(dir, path, flags, mode, haste, attempt)?;
+            if dir.is_some() || flags & libc::O_CREAT == 0 {
+                return Ok(opened);
+            }
+            let writes = created(path, opened.fd.as_fd());
+            Ok(Opened { writes, ..opened })
         }
-        _ => attempt(flags).map(|fd| Opened { fd, no_pipe: false }),
+        _ => attempt(flags).map(Opened::new),
     }
 }
 
@@ -78,7 +101,7 @@ fn open_in_haste(
         // A FIFO without a reader, or a file whose lease its holder must give back first.
         Err(e) if matches!(e.raw_os_error(), Some(libc::ENXIO | libc::EWOULDBLOCK)) => {
             let fd = waiting(|| retry(|| perform_fd(Op::OpenAt { dir, path, flags, mode })))?;
-            return Ok(Opened { fd, no_pipe: false });
+            return Ok(Opened::new(fd));
         }
         Err(e) => return Err(e),
     };
@@ -90,7 +113,7 @@ fn open_in_haste(
     if pipe {
         wait_for_writer(&fd)?;
     }
-    Ok(Opened { fd, no_pipe: reads && !pipe })
+    Ok(Opened { no_pipe: reads && !pipe, ..Opened::new(fd) })
 }
 
 /// Waits until the FIFO that `reader` was opened for has, or has had, a writer.

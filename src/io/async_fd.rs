@@ -60,7 +60,7 @@ impl Interest {
     /// Something unusual (`POLLPRI`): out-of-band data of a socket, a changed attribute in sysfs.
     pub const PRIORITY: Interest = Interest(libc::POLLPRI);
 
-    pub(super) fn bits(self) -> i16 {
+    pub(crate) fn bits(self) -> i16 {
         self.0
     }
 }
@@ -78,6 +78,11 @@ impl BitOr for Interest {
 pub struct Ready(i16);
 
 impl Ready {
+    /// Of the bits of `poll`.
+    pub(crate) fn new(events: i16) -> Self {
+        Self(events)
+    }
+
     fn has(self, events: i16) -> bool {
         self.0 & events != 0
     }

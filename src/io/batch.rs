@@ -124,13 +124,13 @@ impl<'env> Batch<'_, 'env> {
     /// Receives from a socket.
     pub fn recv(&mut self, socket: &'env impl AsFd, buf: &'env mut [u8]) -> Key {
         let (fd, buf) = (socket.as_fd(), cut(buf));
-        self.arm(Op::Recv { fd, buf, flags: 0, habit: None, poll_first: false })
+        self.arm(Op::Recv { fd, buf, flags: 0, habit: None, poll_first: false, tried: false })
     }
 
     /// Sends to a connected socket. Raises no signal.
     pub fn send(&mut self, socket: &'env impl AsFd, buf: &'env [u8]) -> Key {
         let buf = &buf[..buf.len().min(MAX_TRANSFER)];
-        self.arm(Op::Send { fd: socket.as_fd(), buf, flags: 0 })
+        self.arm(Op::Send { fd: socket.as_fd(), buf, flags: 0, owner: None, tried: false })
     }
 
     /// Accepts a connection, which comes as [`Done::fd`]. One that was accepted and is not taken

@@ -23,6 +23,8 @@
 //! - [`Incoming`] pauses after an error that says that there is no room for another connection (too
 //!   many open files, no memory), for 1 to 100 ms: the connection stays in line, so that the next
 //!   attempt would fail at once.
+//! - [`Incoming`] may accept a whole line of connections at a time, as
+//!   [`TcpListener::incoming`] says.
 //! - A write to a closed connection never raises `SIGPIPE`, whatever the process's disposition.
 //!
 //! | file        | what                                                            |
@@ -32,11 +34,13 @@
 //! | `unix.rs`   | the Unix family                                                 |
 //! | `many.rs`   | several datagrams at once                                       |
 //! | `backoff.rs` | what [`Incoming`] does when there is no room                   |
+//! | `line.rs`   | connections that [`Incoming`] has accepted ahead               |
 //! | `lookup.rs` | [`ToSocketAddrs`]                                               |
 //! | `socket.rs` | what they have in common                                        |
 #![forbid(unsafe_code)]
 
 mod backoff;
+mod line;
 mod lookup;
 mod many;
 mod socket;
@@ -44,6 +48,7 @@ mod tcp;
 mod udp;
 pub(crate) mod unix;
 
+pub(crate) use line::Expecting;
 pub use lookup::ToSocketAddrs;
 pub use std::net::{
     AddrParseError, IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6,

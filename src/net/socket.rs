@@ -7,9 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use super::line::{Entered, Expecting, Line, Pace};
 use crate::op::decode::decode;
 use crate::op::{self, Habit, IOV_MAX, MAX_TRANSFER, Op};
-use crate::sched::{Detach, connects_in_haste, perform_fd, submit_fd_within, submit_within};
+use crate::sched::batch::at_once;
+use crate::sched::{Detach, accepting_pass, connects_in_haste, perform_fd};
+use crate::sched::{submit_fd_within, submit_within};
 use crate::sys::file;
 use crate::sys::socket::{Incoming, Outgoing, SockAddr, take_error};
 
@@ -21,6 +24,8 @@ pub(super) struct Modes {
     /// In nanoseconds; 0 is none.
     read_timeout: AtomicU64,
     write_timeout: AtomicU64,
+    /// Of a listener.
+    line: Line,
 }
 
 /// Which of the two timeouts.
@@ -116,6 +121,11 @@ impl<S: Into<OwnedFd> + AsFd> Socket<S> {
     }
 
     #[inline]
+    fn owner(&self) -> Option<&Habit> {
+        Some(self.inner.habit())
+    }
+
+    #[inline]
     fn flags(&self, flags: i32) -> i32 {
         if self.is_nonblocking() { flags | libc::MSG_DONTWAIT } else { flags }
     }
@@ -139,7 +149,8 @@ impl<S: Into<OwnedFd> + AsFd> Socket<S> {
     #[inline]
     fn receive(&self, buf: &mut [u8], flags: i32, habit: Option<&Habit>) -> io::Result<usize> {
         let (fd, flags, len) = (self.as_fd(), self.flags(flags), buf.len().min(MAX_TRANSFER));
-        let op = Op::Recv { fd, buf: &mut buf[..len], flags, habit, poll_first: false };
+        let op =
+            Op::Recv { fd, buf: &mut buf[..len], flags, habit, poll_first: false, tried: false };
         in_time(submit_within(op, self.timeout(Way::Read))).map(count)
     }
 
@@ -147,7 +158,7 @@ impl<S: Into<OwnedFd> + AsFd> Socket<S> {
     #[inline]
     pub(super) fn send(&self, buf: &[u8]) -> io::Result<usize> {
         let (fd, flags, len) = (self.as_fd(), self.flags(0), buf.len().min(MAX_TRANSFER));
-        let op = Op::Send { fd, buf: &buf[..len], flags };
+        let op = Op::Send { fd, buf: &buf[..len], flags, owner: self.owner(), tried: false };
         in_time(submit_within(op, self.timeout(Way::Write))).map(count)
     }
 
@@ -162,7 +173,7 @@ impl<S: Into<OwnedFd> + AsFd> Socket<S> {
     /// `recvmsg`; the caller completes the message.
     pub(super) fn recv_message(&self, message: &mut Incoming<'_>, flags: i32) -> io::Result<usize> {
         let (fd, flags) = (self.as_fd(), self.flags(flags));
-        let op = Op::RecvMsg { fd, message: message.lend(), flags };
+        let op = Op::RecvMsg { fd, message: message.lend(), flags, owner: self.owner() };
         in_time(submit_within(op, self.timeout(Way::Read))).map(count)
     }
 
@@ -189,12 +200,51 @@ impl<S: Into<OwnedFd> + AsFd> Socket<S> {
     /// `sendmsg`.
     pub(super) fn send_message(&self, message: &Outgoing<'_>) -> io::Result<usize> {
         let (fd, flags) = (self.as_fd(), self.flags(0));
-        let op = Op::SendMsg { fd, message, flags };
+        let op = Op::SendMsg { fd, message, flags, owner: self.owner() };
         in_time(submit_within(op, self.timeout(Way::Write))).map(count)
     }
 
-    /// `accept4`, repeated while signals interrupt it, as std does.
+    /// What keeps connections in the kernel, for one who waits there.
+    pub(super) fn expect_connection(&self) -> Expecting<'_> {
+        self.modes().line.expect(self.as_fd())
+    }
+
+    /// One of the connections that were accepted ahead.
+    pub(super) fn accept_ahead(&self) -> Option<io::Result<(OwnedFd, SockAddr)>> {
+        self.modes().line.pop(self.as_fd()).map(with_peer)
+    }
+
+    /// `accept4` of what is there, for a caller whom `poll` has told that there is something.
+    pub(super) fn try_accept(&self) -> io::Result<(OwnedFd, SockAddr)> {
+        let mut addr = SockAddr::unknown();
+        let op = Op::Accept { fd: self.as_fd(), addr: &mut addr, flags: libc::SOCK_CLOEXEC };
+        let done = at_once(op);
+        let fd = done.result.map(|_| done.fd)?;
+        Ok((fd.expect("an accept gives a descriptor"), addr))
+    }
+
+    /// `accept4`, unless one of the connections that were accepted ahead is left.
     pub(super) fn accept(&self) -> io::Result<(OwnedFd, SockAddr)> {
+        match self.modes().line.enter(self.as_fd(), None)? {
+            Entered::Taken(fd) => with_peer(fd),
+            Entered::Waits(_waits) => self.accept_one(),
+        }
+    }
+
+    /// The next connection for an iterator over them.
+    pub(super) fn accept_next(&self, pace: &mut Pace) -> io::Result<OwnedFd> {
+        let takes = pace.is_prompt(accepting_pass()) && !self.is_nonblocking();
+        let line = &self.modes().line;
+        let fd = match line.enter(self.as_fd(), takes.then_some(&mut *pace))? {
+            Entered::Taken(fd) => fd,
+            Entered::Waits(_waits) => self.accept_one()?.0,
+        };
+        pace.returned(fd.as_raw_fd(), accepting_pass());
+        Ok(fd)
+    }
+
+    /// `accept4`, repeated while signals interrupt it, as std does.
+    fn accept_one(&self) -> io::Result<(OwnedFd, SockAddr)> {
         let mut addr = SockAddr::unknown();
         loop {
             let op = Op::Accept { fd: self.as_fd(), addr: &mut addr, flags: libc::SOCK_CLOEXEC };
@@ -211,6 +261,13 @@ impl<S: Into<OwnedFd> + AsFd> Socket<S> {
             }
         }
     }
+}
+
+/// An accepted connection with its address, which one that was reset has not any more.
+fn with_peer(fd: OwnedFd) -> io::Result<(OwnedFd, SockAddr)> {
+    let gone = |_| io::Error::from_raw_os_error(libc::ECONNABORTED);
+    let addr = SockAddr::of_peer(fd.as_fd()).map_err(gone)?;
+    Ok((fd, addr))
 }
 
 /// Its ops go through the ring, which then may hold on to the socket for a moment.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::ToSocketAddrs;
 use super::backoff::Backoff;
+use super::line::{Expecting, Pace};
 use super::lookup::first_that;
 use super::socket::{Socket, Way, connect};
 use crate::sched;
@@ -71,6 +72,7 @@ pub struct TcpListener(Socket<std_net::TcpListener>);
 pub struct Incoming<'a> {
     listener: &'a TcpListener,
     backoff: Backoff,
+    pace: Pace,
 }
 
 impl TcpStream {
@@ -110,6 +112,11 @@ impl TcpStream {
 
     fn bare(stream: std_net::TcpStream) -> TcpStream {
         TcpStream(Socket::new(stream))
+    }
+
+    /// Receives what is there, or `WouldBlock`.
+    pub(crate) fn try_recv(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.recv(buf, libc::MSG_DONTWAIT)
     }
 
     /// Peeks at what has been received: the next read finds it again. Waits for something to be
@@ -170,6 +177,10 @@ fn connect_to(addr: &SocketAddr, timeout: Option<Duration>) -> io::Result<TcpStr
     Ok(stream)
 }
 
+fn accepted((fd, addr): (OwnedFd, SockAddr)) -> io::Result<(TcpStream, SocketAddr)> {
+    Ok((TcpStream::bare(fd.into()), addr.to_inet()?))
+}
+
 impl TcpListener {
     /// A listener bound to the first of the addresses that it can be bound to. With port 0 the
     /// system chooses one; [`local_addr`](TcpListener::local_addr) says which.
@@ -191,17 +202,37 @@ impl TcpListener {
     /// # Cancellation
     /// No connection is lost: one that was accepted when the request came is returned.
     pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        let (fd, addr) = self.0.accept()?;
-        Ok((TcpStream::bare(fd.into()), addr.to_inet()?))
+        accepted(self.0.accept()?)
     }
 
-    /// An endless iterator over the connections. It takes none before it is asked to: what waits
-    /// in line when it is dropped, or its fiber cancelled, is there for the next one.
+    pub(crate) fn expect_connection(&self) -> Expecting<'_> {
+        self.0.expect_connection()
+    }
+
+    /// One of the connections that were accepted ahead.
+    pub(crate) fn accept_ahead(&self) -> Option<io::Result<(TcpStream, SocketAddr)>> {
+        self.0.accept_ahead().map(|connection| accepted(connection?))
+    }
+
+    /// Accepts what is there, after `poll` has said that there is something; or `WouldBlock`.
+    pub(crate) fn try_accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        accepted(self.0.try_accept()?)
+    }
+
+    /// An endless iterator over the connections.
+    ///
+    /// While its fiber comes back for the next one at once, and others wait in line, it accepts the
+    /// whole line in one go, by io_uring's *multishot* accept. What it has not returned when it is
+    /// dropped, or its fiber cancelled, is there for the next `accept` or iterator of this
+    /// listener and its clones, and closed with the last of them. It takes one at a time while
+    /// somebody else waits in `accept`, once half of the process's descriptors are in use, on plain
+    /// threads, and without io_uring. Who accepts by the descriptor alone (other processes,
+    /// [`io::batch`](crate::io::batch), std) does not see what was accepted ahead.
     ///
     /// Errors do not end it. After one that says that there is no room, such as too many open
     /// files, it pauses before the next attempt.
     pub fn incoming(&self) -> Incoming<'_> {
-        Incoming { listener: self, backoff: Backoff::default() }
+        Incoming { listener: self, backoff: Backoff::default(), pace: Pace::default() }
     }
 
     /// A second handle of the same socket.
@@ -217,8 +248,9 @@ impl Iterator for Incoming<'_> {
     type Item = io::Result<TcpStream>;
 
     fn next(&mut self) -> Option<io::Result<TcpStream>> {
-        let Incoming { listener, backoff } = self;
-        Some(backoff.next(|| listener.accept()).map(|(stream, _)| stream))
+        let Incoming { listener, backoff, pace } = self;
+        let accepted = backoff.next(|| listener.0.accept_next(pace));
+        Some(accepted.map(|fd| TcpStream::bare(fd.into())))
     }
 }
 

@@ -55,6 +55,17 @@ impl UdpSocket {
         Ok((n, addr.to_inet()?))
     }
 
+    /// Receives what is there, or `WouldBlock`.
+    pub(crate) fn try_recv(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.recv(buf, libc::MSG_DONTWAIT)
+    }
+
+    /// As `try_recv`.
+    pub(crate) fn try_recv_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        let (n, addr) = self.0.recv_from(buf, libc::MSG_DONTWAIT)?;
+        Ok((n, addr.to_inet()?))
+    }
+
     /// As [`recv_from`](UdpSocket::recv_from), but leaves the datagram to the next call.
     ///
     /// # Errors

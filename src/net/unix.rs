@@ -10,6 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::backoff::Backoff;
+use super::line::{Expecting, Pace};
 use super::socket::{Socket, Way, connect};
 use crate::sched::{blocking, recv_fds};
 use crate::sys::socket::{Control, Outgoing, SockAddr, socket};
@@ -52,9 +53,15 @@ pub struct UnixDatagram(Socket<std_net::UnixDatagram>);
 pub struct Incoming<'a> {
     listener: &'a UnixListener,
     backoff: Backoff,
+    pace: Pace,
 }
 
 impl UnixStream {
+    /// Receives what is there, or `WouldBlock`.
+    pub(crate) fn try_recv(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.recv(buf, libc::MSG_DONTWAIT)
+    }
+
     /// Connects to the socket at `path`.
     ///
     /// # Errors
@@ -160,6 +167,13 @@ impl UnixStream {
     }
 }
 
+fn accepted((fd, addr): (OwnedFd, SockAddr)) -> io::Result<(UnixStream, SocketAddr)> {
+    let stream = UnixStream::bare(fd.into());
+    // std makes no address of a path of full length, but returns one that is asked for.
+    let addr = addr.to_unix().or_else(|_| stream.peer_addr())?;
+    Ok((stream, addr))
+}
+
 impl UnixListener {
     /// A listener at `path`, which must not exist yet, and which nobody removes afterwards.
     ///
@@ -189,20 +203,37 @@ impl UnixListener {
     /// # Cancellation
     /// No connection is lost: one that was accepted when the request came is returned.
     pub fn accept(&self) -> io::Result<(UnixStream, SocketAddr)> {
-        let (fd, addr) = self.0.accept()?;
-        let stream = UnixStream::bare(fd.into());
-        // std makes no address of a path of full length, but returns one that is asked for.
-        let addr = addr.to_unix().or_else(|_| stream.peer_addr())?;
-        Ok((stream, addr))
+        accepted(self.0.accept()?)
     }
 
-    /// An endless iterator over the connections. It takes none before it is asked to: what waits
-    /// in line when it is dropped, or its fiber cancelled, is there for the next one.
+    pub(crate) fn expect_connection(&self) -> Expecting<'_> {
+        self.0.expect_connection()
+    }
+
+    /// One of the connections that were accepted ahead.
+    pub(crate) fn accept_ahead(&self) -> Option<io::Result<(UnixStream, SocketAddr)>> {
+        self.0.accept_ahead().map(|connection| accepted(connection?))
+    }
+
+    /// Accepts what is there, after `poll` has said that there is something; or `WouldBlock`.
+    pub(crate) fn try_accept(&self) -> io::Result<(UnixStream, SocketAddr)> {
+        accepted(self.0.try_accept()?)
+    }
+
+    /// An endless iterator over the connections.
+    ///
+    /// While its fiber comes back for the next one at once, and others wait in line, it accepts the
+    /// whole line in one go, by io_uring's *multishot* accept. What it has not returned when it is
+    /// dropped, or its fiber cancelled, is there for the next `accept` or iterator of this
+    /// listener and its clones, and closed with the last of them. It takes one at a time while
+    /// somebody else waits in `accept`, once half of the process's descriptors are in use, on plain
+    /// threads, and without io_uring. Who accepts by the descriptor alone (other processes,
+    /// [`io::batch`](crate::io::batch), std) does not see what was accepted ahead.
     ///
     /// Errors do not end it. After one that says that there is no room, such as too many open
     /// files, it pauses before the next attempt.
     pub fn incoming(&self) -> Incoming<'_> {
-        Incoming { listener: self, backoff: Backoff::default() }
+        Incoming { listener: self, backoff: Backoff::default(), pace: Pace::default() }
     }
 
     /// A second handle of the same socket.
@@ -218,8 +249,9 @@ impl Iterator for Incoming<'_> {
     type Item = io::Result<UnixStream>;
 
     fn next(&mut self) -> Option<io::Result<UnixStream>> {
-        let Incoming { listener, backoff } = self;
-        Some(backoff.next(|| listener.accept()).map(|(stream, _)| stream))
+        let Incoming { listener, backoff, pace } = self;
+        let accepted = backoff.next(|| listener.0.accept_next(pace));
+        Some(accepted.map(|fd| UnixStream::bare(fd.into())))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -311,9 +343,23 @@ impl UnixDatagram {
     /// # Errors
     /// Those of `recvmsg`.
     pub fn recv_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        let (n, addr) = self.0.recv_from(buf, 0)?;
+        self.take_from(buf, 0)
+    }
+
+    fn take_from(&self, buf: &mut [u8], flags: i32) -> io::Result<(usize, SocketAddr)> {
+        let (n, addr) = self.0.recv_from(buf, flags)?;
         // The datagram has been taken, and is not to be lost for its sender's address.
         Ok((n, addr.to_unix().or_else(|_| SocketAddr::from_pathname(""))?))
+    }
+
+    /// Receives what is there, or `WouldBlock`.
+    pub(crate) fn try_recv(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.recv(buf, libc::MSG_DONTWAIT)
+    }
+
+    /// As `try_recv`.
+    pub(crate) fn try_recv_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        self.take_from(buf, libc::MSG_DONTWAIT)
     }
 
     /// Receives one datagram. What does not fit into `buf` is lost.

@@ -45,7 +45,25 @@ pub(crate) struct Habit {
     stored: AtomicU8,
     /// Where the file's own position is believed to be; `UNKNOWN` if somebody else may move it.
     position: AtomicU64,
+    /// See [`Kept`]; 0 if nobody has asked, `NOT_KEPT`.
+    kept: AtomicU64,
 }
+
+/// A stream socket for which epoll may be told once what to watch, as long as its owner lives:
+/// whoever has the owner's number means the same open file by its descriptor as the last time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Kept {
+    /// No two owners have the same, and none has 0.
+    pub(crate) owner: u64,
+    /// A read that gets less than it has room for has read it empty.
+    pub(crate) drains: bool,
+}
+
+const NOT_KEPT: u64 = 1;
+/// In `kept`, beside the owner's number.
+const DRAINS: u64 = 1;
+/// The next owner's.
+static OWNERS: AtomicU64 = AtomicU64::new(1);
 
 const UNKNOWN: u64 = u64::MAX;
 const STORED: u8 = 1;
@@ -60,7 +78,28 @@ impl Habit {
             ringed: AtomicBool::new(false),
             stored: AtomicU8::new(0),
             position: AtomicU64::new(UNKNOWN),
+            kept: AtomicU64::new(0),
         }
+    }
+
+    /// Whether its descriptor may be watched for good, if that is known.
+    #[inline]
+    pub(crate) fn kept(&self) -> Option<Option<Kept>> {
+        match self.kept.load(Relaxed) {
+            0 => None,
+            NOT_KEPT => Some(None),
+            bits => Some(Some(Kept { owner: bits >> 1, drains: bits & DRAINS != 0 })),
+        }
+    }
+
+    /// Keeps the answer for [`Self::kept`], unless somebody else has given one; `drains` is `None`
+    /// if it may not be watched for good.
+    pub(crate) fn set_kept(&self, drains: Option<bool>) {
+        let bits = match drains {
+            None => NOT_KEPT,
+            Some(drains) => OWNERS.fetch_add(1, Relaxed) << 1 | u64::from(drains),
+        };
+        _ = self.kept.compare_exchange(0, bits, Relaxed, Relaxed);
     }
 
     /// A file that has just been opened with these flags, and is known to be no pipe if

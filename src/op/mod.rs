@@ -24,7 +24,7 @@ pub(crate) mod decode;
 mod habit;
 pub(crate) mod perform;
 
-pub(crate) use habit::{Habit, Way};
+pub(crate) use habit::{Habit, Kept, Way};
 
 pub(crate) use crate::sys::slices::{IOV_MAX, SlicesMut};
 use crate::sys::socket::{IncomingMut, Outgoing, SockAddr};
@@ -75,10 +75,21 @@ pub(crate) enum Op<'a> {
     Poll { fd: BorrowedFd<'a>, events: i16 },
     /// `accept4`. The result is a descriptor the caller owns.
     Accept { fd: BorrowedFd<'a>, addr: &'a mut SockAddr, flags: i32 },
+    /// Accepts whatever is in line now, adds it to `taken`, and does not wait: multishot. The
+    /// result is 0, also if nothing was there; an error only if nothing was taken before it.
+    AcceptLine { fd: BorrowedFd<'a>, flags: i32, taken: &'a mut Vec<OwnedFd> },
     /// `connect`.
     Connect { fd: BorrowedFd<'a>, addr: &'a SockAddr },
     /// `send`, which raises no signal.
-    Send { fd: BorrowedFd<'a>, buf: &'a [u8], flags: i32 },
+    Send {
+        fd: BorrowedFd<'a>,
+        buf: &'a [u8],
+        flags: i32,
+        /// Of the descriptor's owner, as in the ops below.
+        owner: Option<&'a Habit>,
+        /// For drivers: this thread has tried it a moment ago, and it would have had to wait.
+        tried: bool,
+    },
     /// `recv`.
     Recv {
         fd: BorrowedFd<'a>,
@@ -88,11 +99,13 @@ pub(crate) enum Op<'a> {
         habit: Option<&'a Habit>,
         /// For drivers: to wait until something is there before the first attempt.
         poll_first: bool,
+        /// As for `Send`.
+        tried: bool,
     },
     /// `sendmsg`, which raises no signal.
-    SendMsg { fd: BorrowedFd<'a>, message: &'a Outgoing<'a>, flags: i32 },
+    SendMsg { fd: BorrowedFd<'a>, message: &'a Outgoing<'a>, flags: i32, owner: Option<&'a Habit> },
     /// `recvmsg`.
-    RecvMsg { fd: BorrowedFd<'a>, message: IncomingMut<'a>, flags: i32 },
+    RecvMsg { fd: BorrowedFd<'a>, message: IncomingMut<'a>, flags: i32, owner: Option<&'a Habit> },
     /// `splice`: moves bytes between a pipe and something else, at its own position if it has one.
     Splice { from: BorrowedFd<'a>, to: BorrowedFd<'a>, len: u32, flags: u32 },
     /// `fsync`, or `fdatasync` when `data_only`.
@@ -148,6 +161,20 @@ impl Op<'_> {
             }
             _ => None,
         }
+    }
+
+    /// What is known of the socket that the op sends to or receives from, by who owns it; `None`
+    /// also if the op asks for something special, of which plain readiness says nothing.
+    #[inline]
+    pub(crate) fn owner(&self) -> Option<&Habit> {
+        let (owner, flags) = match self {
+            Op::Recv { habit, flags, .. } => (*habit, *flags),
+            Op::Send { owner, flags, .. }
+            | Op::SendMsg { owner, flags, .. }
+            | Op::RecvMsg { owner, flags, .. } => (*owner, *flags),
+            _ => return None,
+        };
+        owner.filter(|_| flags & !libc::MSG_DONTWAIT == 0)
     }
 
     /// What `poll` is to say before an op of a batch can be performed without waiting; `None` for

@@ -3,11 +3,12 @@
 //! Invariant.  1. What `submit` returns is the kernel's answer to the very op that was passed to
 //! it.
 
+use std::ffi::CStr;
 use std::io::{self, IoSliceMut};
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
-use super::{submit, submit_within};
+use super::submit::{self, submit, submit_within};
 use crate::op::{Habit, MAX_TRANSFER, Op, decode::decode, perform::perform};
 use crate::sys::socket::{Control, Incoming};
 
@@ -40,6 +41,14 @@ pub(crate) fn perform_fd(mut op: Op<'_>) -> io::Result<OwnedFd> {
     let fd = decode(perform(&mut op))?;
     // SAFETY: `perform` returns the kernel's answer to this op; for the rest as above.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// A new file, created on the spot; `None` if it has to be opened in the usual way.
+pub(crate) fn create_here(path: &CStr, flags: i32, mode: u32) -> Option<OwnedFd> {
+    let fd = submit::create_here(path, flags, mode)?;
+    // SAFETY: the kernel's answer to a call that opens a descriptor for its caller, and nobody else
+    // has seen it.
+    Some(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Reads at most `max` bytes into the spare capacity of `vec`, which grows by the count returned.

@@ -6,8 +6,8 @@
 //! Invariants.
 //! 1. A batch is used by the fiber that made it, or by the thread: its ops are in one driver.
 //! 2. What a batch's ops borrow lives for `'env`, and whoever makes a batch calls
-//!    [`Batch::finish`] before that ends: there is no other way to get one than
-//!    [`with_batch`].
+//!    [`Batch::finish`] before that ends: [`with_batch`] sees to that. The op of a [`Watch`], whose
+//!    drop does it, borrows nothing but a descriptor's number, so that one may be forgotten.
 //! 3. An op that is in flight is not touched by the batch. It is in flight from `enqueue` until it
 //!    is in the group's list.
 //!
@@ -19,6 +19,7 @@ use std::marker::PhantomData;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
+use std::task::Waker;
 use std::time::Duration;
 
 use super::{Worker, blocking, cancel, current, submit, waiting};
@@ -103,21 +104,84 @@ fn owner() -> Option<u64> {
 
 /// Calls `f` with a batch, and waits for all its ops before it returns or unwinds.
 pub(crate) fn with_batch<'env, T>(f: impl FnOnce(&mut Batch<'env>) -> T) -> T {
-    let mut batch = Batch {
-        group: NonNull::from(Box::leak(Box::new(Group::new()))),
-        armed: Vec::new(),
-        done: VecDeque::new(),
-        owner: owner(),
-        ends: false,
-        next_key: 0,
-        _invariant: PhantomData,
-    };
+    let mut batch = Batch::new(None);
     let result = catch_unwind(AssertUnwindSafe(|| f(&mut batch)));
     batch.finish();
     result.unwrap_or_else(|panic| resume_unwind(panic))
 }
 
+/// Performs an op that waits for readiness, for a caller whom `poll` has just told that there is no
+/// need to. It fails with `WouldBlock`, having done nothing, if somebody else was faster; a thread,
+/// which nothing can call back, waits then.
+pub(crate) fn at_once(mut op: Op<'_>) -> Done<'_> {
+    let mut done = with_batch(|batch| {
+        let key = batch.new_key();
+        match current::fiber().filter(|_| current::can_suspend()) {
+            None => {
+                let result = perform::perform(&mut op);
+                batch.finished(key, result, op, None);
+            }
+            Some((worker, _)) if worker.caps().readiness_only() => {
+                let result = waiting(|| driver::perform_ready(&mut op));
+                batch.finished(key, result.unwrap_or(-libc::EAGAIN), op, None);
+            }
+            Some(_) => {
+                // The kernel tries it before it comes to the request to end it.
+                batch.arm(op);
+                batch.finish();
+            }
+        }
+        batch.done.pop_front().expect("it has ended")
+    });
+    if matches!(&done.result, Err(error) if error.raw_os_error() == Some(libc::ECANCELED)) {
+        done.result = Err(io::ErrorKind::WouldBlock.into());
+    }
+    done
+}
+
+/// A descriptor that is watched while its fiber goes on; whoever waits for it is told by a waker.
+///
+/// When it is dropped, it waits for the driver to let go.
+pub(crate) struct Watch<'fd>(Batch<'fd>);
+
+impl<'fd> Watch<'fd> {
+    /// To be called on a fiber that may suspend.
+    pub(crate) fn new(fd: BorrowedFd<'fd>, events: i16, waker: Waker) -> Self {
+        let mut batch = Batch::new(Some(waker.clone()));
+        batch.arm(Op::Poll { fd, events });
+        if !batch.done.is_empty() {
+            waker.wake(); // the driver was not needed
+        }
+        Self(batch)
+    }
+
+    /// Why the waker was woken: the descriptor is ready, or an error. `None` if it was not.
+    pub(crate) fn answer(&mut self) -> Option<io::Result<u32>> {
+        self.0.check_owner();
+        self.0.collect();
+        self.0.done.pop_front().map(|done| done.result)
+    }
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        self.0.finish();
+    }
+}
+
 impl<'env> Batch<'env> {
+    fn new(waker: Option<Waker>) -> Self {
+        Self {
+            group: NonNull::from(Box::leak(Box::new(Group::new(waker)))),
+            armed: Vec::new(),
+            done: VecDeque::new(),
+            owner: owner(),
+            ends: false,
+            next_key: 0,
+            _invariant: PhantomData,
+        }
+    }
+
     /// Starts an op, and returns the key that tells it from the batch's others.
     ///
     /// # Panics

@@ -7,6 +7,7 @@
 //! | `cancel.rs`   | cancel requests, deadlines and shields                                    |
 //! | `answer.rs`   | answers that are more than a number: descriptors, initialised memory      |
 //! | `batch.rs`    | many ops of one fiber in flight at the same time                          |
+//! | `readiness.rs`| watching a descriptor while its fiber waits for other things, too         |
 //! | `detach.rs`   | an owner of a descriptor whose drop does not wait                         |
 //! | `worker.rs`   | a worker: its loop, and what it does for a fiber that left its stack      |
 //! | `children.rs` | fibers with a parent                                                      |
@@ -41,6 +42,7 @@ pub(crate) mod idle;
 pub(crate) mod inbox;
 pub(crate) mod joins;
 pub(crate) mod lost;
+mod readiness;
 pub(crate) mod remote;
 pub(crate) mod search;
 pub(crate) mod shared;
@@ -50,12 +52,15 @@ pub(crate) mod submit;
 pub(crate) mod timers;
 pub(crate) mod worker;
 
-pub(crate) use answer::{perform_fd, read_spare, recv_fds, submit_fd, submit_fd_within};
+pub(crate) use answer::{
+    create_here, perform_fd, read_spare, recv_fds, submit_fd, submit_fd_within,
+};
 pub(crate) use detach::Detach;
+pub(crate) use readiness::Readiness;
 pub(crate) use remote::Remote;
 pub(crate) use shared::{Config, Shared};
 pub(crate) use submit::{
-    Haste, blocking, blocks_thread, close_detached, connects_in_haste, haste, splices, submit,
-    submit_within, wait, waiting, wake_waiter,
+    Haste, accepting_pass, blocking, blocks_thread, close_detached, connects_in_haste, created,
+    haste, splices, submit, submit_within, wait, waiting, wake_waiter,
 };
 pub(crate) use worker::Worker;

@@ -184,3 +184,49 @@ macro_rules! link {
 }
 link!(Woken, inbox_next);
 link!(Cancelled, cancel_next);
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::super::inbox::Inbox;
+    use super::{Cancelled, Woken};
+    use crate::coro::fake::FakeFiber;
+    use std::sync::Arc;
+    use std::thread;
+
+    /// Through both inboxes at the same time, from several threads: all arrive, and each giver's in
+    /// their order.
+    #[test]
+    fn fibers_pass_through_both_inboxes() {
+        const GIVERS: usize = 3;
+        const EACH: usize = 20;
+        let fibers: Arc<[FakeFiber]> =
+            (0..GIVERS * EACH).map(|n| FakeFiber::new(n as u64)).collect();
+        let inboxes = Arc::new((Inbox::<Woken>::new(), Inbox::<Cancelled>::new()));
+        let givers: Vec<_> = (0..GIVERS)
+            .map(|giver| {
+                let (fibers, inboxes) = (Arc::clone(&fibers), Arc::clone(&inboxes));
+                thread::spawn(move || {
+                    for fiber in &fibers[giver * EACH..(giver + 1) * EACH] {
+                        inboxes.1.push(Cancelled(fiber.ptr()));
+                        inboxes.0.push(Woken(fiber.ptr()));
+                    }
+                })
+            })
+            .collect();
+        let (mut woken, mut cancelled) = (Vec::new(), Vec::new());
+        while woken.len() + cancelled.len() < 2 * fibers.len() {
+            let old = (woken.len(), cancelled.len());
+            woken.extend(inboxes.0.take().map(|woken| woken.0.header().id));
+            cancelled.extend(inboxes.1.take().map(|cancelled| cancelled.0.header().id));
+            if (woken.len(), cancelled.len()) == old {
+                thread::yield_now();
+            }
+        }
+        givers.into_iter().for_each(|giver| giver.join().unwrap());
+        for mut taken in [woken, cancelled] {
+            // Stable: of each giver's, the order in which they came.
+            taken.sort_by_key(|id| *id as usize / EACH);
+            assert!(taken.into_iter().eq(0..fibers.len() as u64));
+        }
+    }
+}

@@ -21,8 +21,10 @@ use std::time::Duration;
 
 /// How long worker 0 runs its own fibers between two looks at the whole.
 const SLICE: Duration = Duration::from_millis(1);
-/// How long nothing must have moved before the rest is given up.
+/// How long nothing must have moved before the rest is given up, and at how many looks: a process
+/// that was stopped meanwhile finds that time has passed, and nothing else, since nobody ran.
 const STILL: Duration = Duration::from_millis(50);
+const STILL_LOOKS: u32 = 20;
 
 /// What was left of a runtime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,17 +69,20 @@ pub(crate) fn shut_down(worker: &Worker, patience: Duration) -> Leftovers {
 /// time.
 fn run_down(shared: &Shared, deadline_ns: u64, slice: impl Fn()) {
     let mut snapshot = (0, 0);
-    let mut still_since_ns = clock::now_ns();
+    let (mut still_since_ns, mut looks) = (clock::now_ns(), 0);
     while shared.any_may_end() {
         slice();
-        let now_ns = clock::now_ns();
+        // In this order: what was in none of the places where `busy` looks had been resumed.
+        let busy = busy(shared);
         let moved = (resumes(shared), shared.live());
-        if moved != snapshot || busy(shared) {
+        let now_ns = clock::now_ns();
+        if busy || moved != snapshot {
             snapshot = moved;
-            still_since_ns = now_ns;
+            (still_since_ns, looks) = (now_ns, 0);
         }
+        looks += 1;
         let still = Duration::from_nanos(now_ns - still_since_ns);
-        if still >= STILL || now_ns >= deadline_ns {
+        if (still >= STILL && looks > STILL_LOOKS) || now_ns >= deadline_ns {
             return;
         }
     }
@@ -88,15 +93,18 @@ fn resumes(shared: &Shared) -> u64 {
     shared.seats().iter().map(|seat| seat.remote().resumes.load(Ordering::SeqCst)).sum()
 }
 
-/// Whether anything may still move by itself: an op, a timer, a job, something in an inbox.
+/// Whether anything may still move by itself: an op, a timer, a job, something in an inbox. Looks
+/// at these in the order in which a wake-up passes through them, so that none slips by: it is in
+/// the next place before it leaves the last, and then a worker is awake until it has resumed the
+/// fiber.
 fn busy(shared: &Shared) -> bool {
     let remote_busy = |remote: &Remote| {
         !remote.is_gone() && (remote.busy.load(Ordering::SeqCst) != 0 || remote.has_mail())
     };
     shared.has_external()
         || shared.pool().busy() != 0
-        || shared.idle().anybody_awake()
         || shared.seats().iter().any(|seat| remote_busy(seat.remote()))
+        || shared.idle().anybody_awake()
 }
 
 /// Ends a runtime whose worker 0 cannot run any more, because the runtime is dropped on a fiber of

@@ -9,10 +9,11 @@ use crate::coro::{
 };
 use crate::driver;
 use crate::driver::lower::{self, Attempt, Route};
-use crate::op::{Habit, Op, decode, perform};
+use crate::op::{Habit, Op, Way, decode, perform};
 use crate::sys::clock;
+use std::ffi::CStr;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -192,6 +193,31 @@ fn attempt(mut worker: &Worker, fiber: FiberPtr, pending: &mut Pending<'_>) -> A
     lower::judge(pending.op(), result, worker.inline())
 }
 
+/// Creates a file on the spot if its directory is known to be in memory and nothing there has its
+/// name. The answer is a descriptor that is the caller's.
+pub(super) fn create_here(path: &CStr, flags: i32, mode: u32) -> Option<i32> {
+    let (mut worker, fiber) = current::suspendable()?;
+    let place = worker.inline().place(path, flags)?;
+    if worker.inline().is_spent_for_create() {
+        // SAFETY: `fiber` is the one that runs here.
+        unsafe { suspend(fiber, &AfterSwitch::Breathe) };
+        worker = current::worker().expect("a fiber runs on a worker");
+    }
+    if worker.refuses(fiber) {
+        return None; // the op to come is told so
+    }
+    Some(worker.inline().create(place, path, flags, mode)).filter(|fd| *fd >= 0)
+}
+
+/// How the file that was created at `path` is written, as far as that is known now; the next one
+/// beside it may then be created on the spot.
+pub(crate) fn created(path: &CStr, fd: BorrowedFd<'_>) -> Way {
+    match current::suspendable() {
+        Some((worker, _)) => worker.inline().created(path, fd),
+        None => Way::Unknown,
+    }
+}
+
 /// Closes a descriptor without reporting errors, and without waiting for file systems that take
 /// their time over it.
 pub(crate) fn close_detached(fd: OwnedFd, habit: &Habit) {
@@ -359,6 +385,14 @@ pub(crate) fn haste() -> Haste {
 /// Whether a `Connect` submitted here only suspends with a socket that is in non-blocking mode.
 pub(crate) fn connects_in_haste() -> bool {
     current::suspendable().is_some_and(|(worker, _)| worker.caps().readiness_only())
+}
+
+/// The current pass of the worker that the calling fiber runs on, if an `AcceptLine` submitted here
+/// takes anything: another one after the fiber has been off its stack for long.
+pub(crate) fn accepting_pass() -> Option<(usize, u64)> {
+    let (worker, _) = current::suspendable().filter(|(worker, _)| worker.caps().accepts_many())?;
+    let remote = worker.remote;
+    Some((std::ptr::from_ref(remote).addr(), remote.resumes.load(Ordering::Relaxed)))
 }
 
 /// Whether a `Splice` submitted here takes none of our threads, or only the caller's own.

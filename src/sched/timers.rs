@@ -273,3 +273,60 @@ impl Timers {
         self.place(at, entry);
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::{NEVER, Timers};
+    use crate::coro::Timer;
+    use crate::coro::fake::{FakeFiber, timer_ptr};
+
+    /// Armed, disarmed and fired in any order, against a list that is searched. With those without
+    /// a deadline, and at last as at the end of a runtime, when all fire.
+    #[test]
+    fn the_earliest_fires_first() {
+        let fiber = FakeFiber::new(1);
+        let mut random = 1_u64;
+        let mut below = |end: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (random >> 33) % end
+        };
+        for _ in 0..2 {
+            let timers: Vec<_> = (0..60)
+                .map(|n| {
+                    let deadline_ns = if n % 7 == 0 { NEVER } else { 100 + below(40) };
+                    Timer::new(deadline_ns, fiber.ptr())
+                })
+                .collect();
+            let mut heap = Timers::new();
+            // The armed ones, in the order in which they were armed.
+            let mut armed: Vec<&Timer> = Vec::new();
+            for now_ns in 0..140 {
+                let timer = &timers[below(60) as usize];
+                if timer.in_heap() {
+                    armed.retain(|other| !std::ptr::eq(*other, timer));
+                    heap.remove(timer_ptr(timer));
+                } else {
+                    armed.push(timer);
+                    heap.insert(timer_ptr(timer));
+                }
+                assert_eq!(heap.len(), armed.len());
+                let first = armed.iter().map(|timer| timer.deadline_ns).min();
+                assert_eq!(heap.next_deadline_ns(), first.filter(|first| *first != NEVER));
+                while let Some(due) = heap.pop_due(now_ns) {
+                    due.set_removed();
+                    // `min_by_key` returns the first of several.
+                    let earliest = armed.iter().min_by_key(|timer| timer.deadline_ns).unwrap();
+                    let fired = armed.iter().position(|timer| !timer.in_heap()).unwrap();
+                    assert!(
+                        std::ptr::eq(armed[fired], *earliest) && earliest.deadline_ns <= now_ns
+                    );
+                    armed.remove(fired);
+                }
+            }
+            while let Some(due) = heap.pop_due(NEVER) {
+                due.set_removed();
+            }
+            assert!(heap.len() == 0 && timers.iter().all(|timer| !timer.in_heap()));
+        }
+    }
+}

@@ -4,6 +4,8 @@
 use crate::coro::Children;
 use crate::fiber::{Fiber, JoinHandle};
 use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::thread;
 use std::time::Duration;
 
@@ -98,6 +100,19 @@ impl<'scope, T> ScopedJoinHandle<'scope, T> {
     pub fn cancel_join(self) -> thread::Result<T> {
         self.cancel();
         self.join()
+    }
+}
+
+/// Waits for the fiber, as [`join`](ScopedJoinHandle::join) does: in a
+/// [`select!`](crate::select!), or in async code. When it is ready, the handle is spent.
+impl<T> Future for ScopedJoinHandle<'_, T> {
+    type Output = thread::Result<T>;
+
+    /// # Panics
+    /// If the result has been taken already.
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<thread::Result<T>> {
+        let Self { fiber, children } = self.get_mut();
+        Pin::new(fiber).poll(context).map(|result| taken(result, children))
     }
 }
 

@@ -67,6 +67,11 @@ impl Epoll {
         self.control(libc::EPOLL_CTL_MOD, fd, events, data)
     }
 
+    /// Takes a descriptor out of the set: 0, or `-errno`.
+    pub(crate) fn remove(&self, fd: RawFd) -> i32 {
+        self.control(libc::EPOLL_CTL_DEL, fd, 0, 0)
+    }
+
     /// Waits until something happens, at most for `timeout`, and returns how many records were
     /// filled: none also when a signal came.
     #[inline]

@@ -262,6 +262,16 @@ pub(crate) fn openat(dir: Option<BorrowedFd<'_>>, path: &CStr, flags: i32, mode:
     answer(unsafe { libc::openat(dir_fd(dir), path.as_ptr(), flags, mode) } as isize)
 }
 
+/// The first number that no new descriptor of this process gets.
+pub(crate) fn descriptor_limit() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is ours to write for the whole call.
+    match unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } {
+        0 => limit.rlim_cur,
+        _ => 0,
+    }
+}
+
 /// `close`. The descriptor is gone whatever the result.
 pub(crate) fn close(fd: OwnedFd) -> i32 {
     // SAFETY: the descriptor was owned by the argument, which is forgotten here.

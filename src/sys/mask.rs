@@ -44,6 +44,8 @@ pub(crate) enum Cap {
     RwCurPos,
     /// `IORING_FEAT_NO_IOWAIT`.
     NoIowait,
+    /// `IORING_ACCEPT_MULTISHOT`.
+    AcceptMultishot,
     /// `IORING_ASYNC_CANCEL_ANY`.
     CancelAny,
     /// `IORING_REGISTER_IOWQ_MAX_WORKERS`.
@@ -70,6 +72,7 @@ const CAPS: &[(Cap, &str, Version)] = &[
     (Cap::SubmitAll, "submit_all", (5, 18)),
     (Cap::RingFds, "ring_fds", (5, 18)),
     (Cap::CoopTaskrun, "coop_taskrun", (5, 19)),
+    (Cap::AcceptMultishot, "accept_multishot", (5, 19)),
     (Cap::CancelAny, "cancel_any", (5, 19)),
     (Cap::DeferTaskrun, "defer_taskrun", (6, 1)),
     (Cap::NoSqArray, "no_sqarray", (6, 6)),

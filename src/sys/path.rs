@@ -4,11 +4,11 @@
 
 use std::ffi::{CStr, OsString};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
-use super::file::{answer, dir_fd};
+use super::file::{answer, dir_fd, what};
 
 /// `statx`.
 pub(crate) fn statx(
@@ -20,6 +20,41 @@ pub(crate) fn statx(
 ) -> i32 {
     // SAFETY: the path and `out` live for the whole call, and any bit pattern is a `libc::statx`.
     answer(unsafe { libc::statx(dir_fd(dir), path.as_ptr(), flags, mask, out) } as isize)
+}
+
+/// Creates a file that nothing has the name of, on a path without symbolic links.
+pub(crate) fn create_new(path: &CStr, flags: i32, mode: u32) -> i32 {
+    let flags = flags | libc::O_CREAT | libc::O_EXCL | libc::O_LARGEFILE;
+    openat2(path, flags, mode, libc::RESOLVE_NO_SYMLINKS)
+}
+
+/// The device that a directory is on, as in `file::What::identity`; `None` if to tell might take
+/// its time, or there is a symbolic link on the way.
+pub(crate) fn device(dir: &CStr) -> Option<u64> {
+    let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
+    let fd = openat2(dir, flags, 0, libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_CACHED);
+    // SAFETY: the descriptor is new, and nobody else's.
+    let fd = (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) })?;
+    what(fd.as_fd()).map(|what| what.identity.0)
+}
+
+/// `openat2`.
+fn openat2(path: &CStr, flags: i32, mode: u32, resolve: u64) -> i32 {
+    // SAFETY: the record consists of integers, for which zero is a value.
+    let mut how: libc::open_how = unsafe { std::mem::zeroed() };
+    how.flags = u64::from(flags as u32);
+    how.mode = u64::from(mode);
+    how.resolve = resolve;
+    // SAFETY: the path and the record live for the whole call, and the size is the record's.
+    answer(unsafe {
+        libc::syscall(
+            libc::SYS_openat2,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            &raw const how,
+            size_of_val(&how),
+        )
+    } as isize)
 }
 
 /// A `statx` record with nothing in it, to be filled.

@@ -54,6 +54,17 @@ impl SockAddr {
         self.bytes[at..at + N].try_into().expect("N bytes")
     }
 
+    /// That of the other end of a connection.
+    pub(crate) fn of_peer(fd: BorrowedFd<'_>) -> io::Result<Self> {
+        let mut addr = Self::unknown();
+        let (name, len) = addr.as_mut_ptrs();
+        // SAFETY: both are ours to write for the whole call, and `len` says how long the name is.
+        match unsafe { libc::getpeername(fd.as_raw_fd(), name, len) } {
+            0 => Ok(addr),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
     /// The address family, `AF_...`; 0 if the kernel wrote none, as for a connected stream.
     pub(crate) fn family(&self) -> i32 {
         i32::from(libc::sa_family_t::from_ne_bytes(self.get(0)))
@@ -439,6 +450,13 @@ pub(crate) fn recv_uninit(fd: BorrowedFd<'_>, buf: &mut [MaybeUninit<u8>], flags
 /// Whether this is a socket. Never waits.
 pub(crate) fn is_socket(fd: BorrowedFd<'_>) -> bool {
     option::<libc::c_int>(fd, libc::SOL_SOCKET, libc::SO_TYPE).is_ok()
+}
+
+/// Whether this is a socket of a stream, and if so, whether of TCP. Never waits.
+pub(crate) fn stream(fd: BorrowedFd<'_>) -> Option<bool> {
+    let ask = |name| option::<libc::c_int>(fd, libc::SOL_SOCKET, name).ok();
+    (ask(libc::SO_TYPE)? == libc::SOCK_STREAM)
+        .then(|| ask(libc::SO_PROTOCOL) == Some(libc::IPPROTO_TCP))
 }
 
 /// `recvmsg` of bytes alone, into an array of buffers.

@@ -20,7 +20,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Defines test bodies and runs each of them in every place there is: on a plain thread, on the
-/// main fiber of a runtime with one worker, and on a fiber spawned among two workers.
+/// main fiber of a runtime with one worker, and on a fiber spawned among two workers. (Under Miri
+/// there are threads only.)
 #[macro_export]
 macro_rules! contract {
     ($($(#[doc = $doc:literal])* fn $name:ident() $body:block)*) => {
@@ -30,10 +31,12 @@ macro_rules! contract {
             $(#[test] fn $name() { $crate::common::on_a_thread(super::$name) })*
         }
 
+        #[cfg(not(miri))]
         mod on_a_fiber {
             $(#[test] fn $name() { $crate::common::on_a_fiber(super::$name) })*
         }
 
+        #[cfg(not(miri))]
         mod among_two_workers {
             $(#[test] fn $name() { $crate::common::among_two_workers(super::$name) })*
         }
@@ -68,6 +71,12 @@ pub fn among_two_workers(body: fn()) {
             std::panic::resume_unwind(panic);
         }
     });
+}
+
+/// How often to do something that shows nothing new after some times: under Miri, a thousand times
+/// slower, less often.
+pub const fn times(n: usize) -> usize {
+    if cfg!(miri) { n.div_ceil(100) } else { n }
 }
 
 /// A runtime with that many workers.
@@ -132,17 +141,23 @@ pub struct TempDir {
 impl TempDir {
     /// Makes a new, empty directory.
     pub fn new() -> Self {
+        Self::new_in(&std::env::temp_dir()).expect("a temporary directory can be made")
+    }
+
+    /// One in memory; `None` where there is no such place.
+    pub fn in_memory() -> Option<Self> {
+        Self::new_in(Path::new("/dev/shm")).ok()
+    }
+
+    fn new_in(base: &Path) -> io::Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         loop {
             let n = NEXT.fetch_add(1, Ordering::Relaxed);
             let name = format!("ramie-test-{}-{n}", std::process::id());
-            let path = std::env::temp_dir().join(name);
+            let path = base.join(name);
             match std::fs::create_dir(&path) {
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-                result => {
-                    result.expect("a temporary directory can be made");
-                    return TempDir { path };
-                }
+                result => return result.map(|()| TempDir { path }),
             }
         }
     }

@@ -50,13 +50,13 @@ pub(super) fn attempt(op: &mut Op<'_>, started: &Cell<bool>) -> Outcome {
         Op::Recv { fd, buf, flags, .. } => {
             message(socket::recv(*fd, buf, *flags | libc::MSG_DONTWAIT), *flags, IN)
         }
-        Op::Send { fd, buf, flags } => {
+        Op::Send { fd, buf, flags, .. } => {
             message(socket::send(*fd, buf, *flags | libc::MSG_DONTWAIT), *flags, OUT)
         }
-        Op::RecvMsg { fd, message: m, flags } => {
+        Op::RecvMsg { fd, message: m, flags, .. } => {
             message(socket::recvmsg(*fd, m, *flags | libc::MSG_DONTWAIT), *flags, IN)
         }
-        Op::SendMsg { fd, message: m, flags } => {
+        Op::SendMsg { fd, message: m, flags, .. } => {
             message(socket::sendmsg(*fd, m, *flags | libc::MSG_DONTWAIT), *flags, OUT)
         }
         op => attempt_other(op, started),
@@ -147,6 +147,7 @@ fn attempt_other(op: &mut Op<'_>, started: &Cell<bool>) -> Outcome {
                 if_ready(*fd, IN)
             }
         }
+        Op::AcceptLine { .. } => Done(perform(op)),
         Op::Connect { fd, addr } => {
             if started.get() {
                 return connected(*fd);

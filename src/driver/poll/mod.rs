@@ -23,9 +23,9 @@
 use super::{Caps, LAST_CLOSES, TO_POOL, TO_WAITERS, Wait, Waker};
 use crate::coro::pending::PendingList;
 use crate::coro::{FiberList, PendingPtr};
-use crate::op::Op;
+use crate::op::{Kept, Op};
 use crate::sys::epoll::{Epoll, Event};
-use crate::sys::{clock, ring};
+use crate::sys::{clock, ring, socket};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
@@ -37,16 +37,18 @@ mod table;
 
 pub(crate) use attempt::perform_ready;
 use attempt::{Outcome, attempt, attempt_ready};
-use table::{Armed, Table, Waiter};
+use table::{Armed, Table, Waiter, meaning};
 
 /// Events taken at once: what they complete runs before the next look.
 const EVENTS: usize = 128;
-/// What the eventfd is registered with; no descriptor has this number.
+/// What the eventfd is registered with; no descriptor has the number in its lower half.
 const WAKE: u64 = u64::MAX;
 /// How long to wait where no event will tell.
 const RETRY: Duration = Duration::from_millis(1);
 /// So many events in vain, one after the other, and an op is tried every `RETRY` instead.
 const VAIN: u8 = 8;
+/// So many events that mean nothing, besides one for each op that waits, and the set is made anew.
+const STRAYS: usize = 64;
 /// Every so many looks for events, without being asked to wait, epoll is really asked.
 const LOOKS: u8 = 8;
 
@@ -70,6 +72,8 @@ pub(crate) struct Poll {
     /// The last turn did not ask epoll.
     skipped: bool,
     looks: u8,
+    /// Events that mean nothing any more, since the set was made.
+    strays: usize,
     /// What epoll has said and nobody has looked at yet.
     seen: usize,
     events: Box<[Event; EVENTS]>,
@@ -77,13 +81,8 @@ pub(crate) struct Poll {
 
 impl Poll {
     pub(super) fn new() -> io::Result<Self> {
-        let epoll = Epoll::new()?;
         let wake = ring::eventfd()?;
-        let edge = (libc::EPOLLIN | libc::EPOLLET) as u32;
-        let result = epoll.add(wake.as_raw_fd(), edge, WAKE);
-        if result != 0 {
-            return Err(io::Error::from_raw_os_error(-result));
-        }
+        let epoll = new_set(&wake)?;
         Ok(Self {
             epoll,
             wake,
@@ -97,6 +96,7 @@ impl Poll {
             closes_late: false,
             skipped: false,
             looks: 0,
+            strays: 0,
             seen: 0,
             events: Box::new([Event::NONE; EVENTS]),
         })
@@ -135,12 +135,28 @@ impl Poll {
         self.in_flight += 1;
         op.polling().set(false);
         // SAFETY: the op is ours since `enqueue`, and the reference does not leave this line.
-        let (fd, waits) = first_step(unsafe { op.op() });
-        if waits {
-            return self.settle(op, fd, Outcome::Wait(libc::EPOLLIN as u32), ready);
+        let (from, first) = first_step(unsafe { op.op() });
+        if let First::Wait(events) = first
+            && !self.may_be_ready(from, events)
+        {
+            return self.settle(op, from, Outcome::Wait(events), ready);
         }
+        if let First::Tried(events) = first {
+            return self.settle(op, from, Outcome::Wait(events), ready);
+        }
+        self.try_now(op, from, ready);
+    }
+
+    /// Whether an op that had better wait first would miss what has happened already.
+    #[inline]
+    fn may_be_ready(&mut self, from: Origin, events: u32) -> bool {
+        from.kept.is_some_and(|kept| !self.table.entry(from.fd).is_empty(kept, events))
+    }
+
+    #[inline]
+    fn try_now(&mut self, op: PendingPtr, from: Origin, ready: &FiberList) {
         let outcome = self.perform(op);
-        self.settle(op, fd, outcome, ready);
+        self.settle(op, from, outcome, ready);
     }
 
     #[inline]
@@ -151,24 +167,35 @@ impl Poll {
 
     /// Does with an op what an attempt has come to.
     #[inline]
-    fn settle(&mut self, op: PendingPtr, fd: RawFd, outcome: Outcome, ready: &FiberList) {
+    fn settle(&mut self, op: PendingPtr, from: Origin, outcome: Outcome, ready: &FiberList) {
         match outcome {
-            Outcome::Done(result) => self.complete(op, result, ready),
+            Outcome::Done(result) => {
+                if let Some(kept) = from.kept.filter(|kept| kept.drains)
+                    // SAFETY: the op is ours, and the reference does not leave this line.
+                    && is_drained(unsafe { op.op() }, result)
+                {
+                    self.table.entry(from.fd).used_up(kept, libc::EPOLLIN as u32);
+                }
+                self.complete(op, result, ready);
+            }
             Outcome::Wait(_) | Outcome::Later if self.ending => {
                 self.complete(op, -libc::ECANCELED, ready);
             }
-            Outcome::Wait(events) => self.wait_for(Waiter { op, events, vain: 0 }, fd, ready),
+            Outcome::Wait(events) => self.wait_for(Waiter { op, events, vain: 0 }, from, ready),
             Outcome::Later => self.try_later(op),
             Outcome::Thread => self.complete(op, TO_WAITERS, ready),
         }
     }
 
     #[inline]
-    fn wait_for(&mut self, waiter: Waiter, fd: RawFd, ready: &FiberList) {
-        let entry = self.table.entry(fd);
-        match entry.arm(&self.epoll, fd, waiter.events) {
+    fn wait_for(&mut self, waiter: Waiter, from: Origin, ready: &FiberList) {
+        let entry = self.table.entry(from.fd);
+        if let Some(kept) = from.kept {
+            entry.used_up(kept, waiter.events);
+        }
+        match entry.arm(&self.epoll, from.fd, waiter.events, from.kept) {
             Armed::Yes => {
-                entry.waiters.push_back(waiter);
+                entry.push(waiter);
                 self.table.waiting += 1;
             }
             Armed::Unpollable => self.complete(waiter.op, TO_POOL, ready),
@@ -235,10 +262,15 @@ impl Poll {
         if event.data() == WAKE {
             return;
         }
-        let fd = event.data() as RawFd; // what `Entry::arm` made of it
+        let (fd, _) = meaning(event);
         let Some(entry) = self.table.get(fd) else { return };
-        entry.disarmed();
+        let is_kept = entry.is_kept();
         let mut left = entry.waiters.len();
+        if !entry.came(event)
+            || (is_kept && left == 0 && entry.is_unwanted() && !entry.forget(&self.epoll, fd))
+        {
+            return self.stray();
+        }
         let always = (libc::EPOLLERR | libc::EPOLLHUP) as u32;
         // What has been tried in vain.
         let mut exhausted = 0;
@@ -255,28 +287,66 @@ impl Poll {
             }
             self.table.waiting -= 1;
             // SAFETY: as above.
-            let outcome = attempt_ready(unsafe { waiter.op.op() }, waiter.op.polling());
+            let op = unsafe { waiter.op.op() };
+            let kept = if is_kept { kept_by(op) } else { None };
+            let from = Origin { fd, kept };
+            let outcome = match is_kept {
+                true => attempt(op, waiter.op.polling()),
+                false => attempt_ready(op, waiter.op.polling()),
+            };
             match outcome {
-                Outcome::Wait(events) if !self.ending && waiter.vain < VAIN => {
-                    if shares {
+                Outcome::Wait(events) if !self.ending && (is_kept || waiter.vain < VAIN) => {
+                    // Who is no owner may want something else than the others.
+                    if shares && is_kept == kept.is_some() {
                         exhausted |= events;
                     }
                     waiter.events = events;
-                    waiter.vain += 1;
+                    waiter.vain += u8::from(!is_kept);
                     self.table.waiting += 1;
-                    self.table.entry(fd).waiters.push_back(waiter);
+                    let entry = self.table.entry(fd);
+                    if let Some(kept) = kept {
+                        entry.used_up(kept, events);
+                    }
+                    entry.push(waiter);
                 }
                 // The event says that it is ready, the call that it is not: they mean different
                 // things, and epoll would say so for ever.
                 Outcome::Wait(_) if !self.ending => self.try_later(waiter.op),
-                outcome => self.settle(waiter.op, fd, outcome, ready),
+                outcome => self.settle(waiter.op, from, outcome, ready),
             }
         }
+        self.arm_again(fd);
+    }
+
+    /// Sees to it that those who wait on `fd` hear of it.
+    #[inline]
+    fn arm_again(&mut self, fd: RawFd) {
         let Some(entry) = self.table.get(fd) else { return };
         if let Some(first) = entry.waiters.front()
-            && entry.arm(&self.epoll, fd, first.events) != Armed::Yes
+            && entry.arm(&self.epoll, fd, first.events, None) != Armed::Yes
         {
             self.unarmed(fd);
+        }
+    }
+
+    /// An event means nothing any more. There is no end to those of an open file that was closed
+    /// here and is kept open elsewhere, by a child process, say: they cost more than a new set.
+    #[cold]
+    fn stray(&mut self) {
+        self.strays += 1;
+        if self.strays > STRAYS + self.table.waiting {
+            self.renew();
+        }
+    }
+
+    /// Makes a new set; whatever is known in it is told anew.
+    fn renew(&mut self) {
+        self.strays = 0;
+        let Ok(epoll) = new_set(&self.wake) else { return };
+        self.epoll = epoll;
+        for fd in self.table.numbers() {
+            self.table.entry(fd).lost();
+            self.arm_again(fd);
         }
     }
 
@@ -294,9 +364,8 @@ impl Poll {
     fn retry(&mut self, ready: &FiberList) {
         for op in std::mem::take(&mut self.later) {
             // SAFETY: the op is ours, and the reference does not leave this line.
-            let fd = descriptor(unsafe { op.op() });
-            let outcome = self.perform(op);
-            self.settle(op, fd, outcome, ready);
+            let (from, _) = first_step(unsafe { op.op() });
+            self.try_now(op, from, ready);
         }
     }
 
@@ -333,7 +402,7 @@ impl Poll {
 
     pub(super) fn close(&mut self, fd: OwnedFd) {
         if let Some(entry) = self.table.get(fd.as_raw_fd()) {
-            entry.forget();
+            entry.forget(&self.epoll, fd.as_raw_fd());
         }
         self.closes_late |= !close::close(fd);
     }
@@ -366,11 +435,72 @@ fn descriptor(op: &Op<'_>) -> RawFd {
     }
 }
 
-/// What an op waits on, and whether to wait before the first attempt.
+/// A set of epoll's with the eventfd in it.
+fn new_set(wake: &OwnedFd) -> io::Result<Epoll> {
+    let epoll = Epoll::new()?;
+    let edge = (libc::EPOLLIN | libc::EPOLLET) as u32;
+    match epoll.add(wake.as_raw_fd(), edge, WAKE) {
+        0 => Ok(epoll),
+        error => Err(io::Error::from_raw_os_error(-error)),
+    }
+}
+
+/// What an op waits on.
+#[derive(Clone, Copy)]
+struct Origin {
+    fd: RawFd,
+    /// If its owner is one whose number may be watched for good.
+    kept: Option<Kept>,
+}
+
+/// What to do first with an op.
+enum First {
+    Try,
+    /// Better wait for this.
+    Wait(u32),
+    /// It was tried by its fiber, and has to wait for this.
+    Tried(u32),
+}
+
 #[inline]
-fn first_step(op: &Op<'_>) -> (RawFd, bool) {
+fn first_step(op: &mut Op<'_>) -> (Origin, First) {
+    let kept = kept_by(op);
+    let (fd, first) = match op {
+        Op::Recv { fd, tried: tried @ true, .. } => {
+            *tried = false;
+            (fd.as_raw_fd(), First::Tried(libc::EPOLLIN as u32))
+        }
+        Op::Send { fd, tried: tried @ true, .. } => {
+            *tried = false;
+            (fd.as_raw_fd(), First::Tried(libc::EPOLLOUT as u32))
+        }
+        Op::Recv { fd, poll_first: true, .. } => {
+            (fd.as_raw_fd(), First::Wait(libc::EPOLLIN as u32))
+        }
+        op => (descriptor(op), First::Try),
+    };
+    (Origin { fd, kept }, first)
+}
+
+/// Whether the number that an op names is an owner's that may be watched for good.
+#[inline]
+fn kept_by(op: &Op<'_>) -> Option<Kept> {
+    let owner = op.owner()?;
+    owner.kept().unwrap_or_else(|| learn_kept(op))
+}
+
+#[cold]
+fn learn_kept(op: &Op<'_>) -> Option<Kept> {
+    let (owner, (fd, _)) = (op.owner()?, op.readiness()?);
+    owner.set_kept(socket::stream(fd));
+    owner.kept()?
+}
+
+/// Whether a receive that is done has taken all there was.
+#[inline]
+fn is_drained(op: &Op<'_>, result: i32) -> bool {
     match op {
-        Op::Recv { fd, poll_first, .. } => (fd.as_raw_fd(), *poll_first),
-        op => (descriptor(op), false),
+        Op::Recv { buf, .. } => usize::try_from(result).is_ok_and(|n| 0 < n && n < buf.len()),
+        _ => false,
     }
 }

@@ -1,17 +1,28 @@
 //! Who waits for which descriptor, and what epoll has been told.
 //!
-//! Descriptors are registered by number, once, and armed for one event at a time (`EPOLLONESHOT`).
-//! A number may come to mean another file between two waits, and nobody tells us: therefore each
-//! wait on a number that nobody waits on arms it anew, which also finds out that the number is not
-//! in the set any more. While an op waits on it, the number is borrowed and means what it meant.
+//! Descriptors are registered by number, in one of two ways.
+//!
+//! *Armed* for one event at a time (`EPOLLONESHOT`). A number may come to mean another file between
+//! two waits, and nobody tells us: therefore each wait on a number that nobody waits on arms it
+//! anew, which also finds out that the number is not in the set any more. While an op waits on it,
+//! the number is borrowed and means what it meant.
+//!
+//! *Kept*, with edges (`EPOLLET`), for an owner of ours that says who it is ([`Kept`]). As long as
+//! the same owner comes, the number means the same file, and a wait needs no call. Invariant: if
+//! the socket may be ready for something that is watched, then `ready` says so or an event is under
+//! way. Events set it, in the worker's turn; it is cleared only when a call of the same thread has
+//! found nothing since, after which whatever comes is a new edge. Only streams are kept, of which
+//! `poll` says what a call would find. What comes without an owner waits along with an owner's op
+//! that waits already; otherwise it arms the number.
 //!
 //! What may be left behind is the registration of a number that was closed while another descriptor
-//! keeps its file open. It is good for one event more, which the ops that then wait on the number
-//! take for theirs: they are tried once in vain.
+//! keeps its file open. Its events tell an older `generation` than the entry's, and are dropped.
+//! Nothing but an end of the whole set ends it: see `Poll::renew`.
 #![forbid(unsafe_code)]
 
 use crate::coro::PendingPtr;
-use crate::sys::epoll::Epoll;
+use crate::op::Kept;
+use crate::sys::epoll::{Epoll, Event};
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
 
@@ -32,8 +43,38 @@ pub(super) struct Entry {
     pub(super) waiters: VecDeque<Waiter>,
     /// It has been in the set under this number.
     known: bool,
-    /// What epoll has been asked for; 0 after an event. Of no meaning without waiters.
+    /// What epoll has been asked for. If not kept: 0 after an event, of no meaning without waiters.
     armed: u32,
+    /// Whose number is kept; 0 if nobody's.
+    owner: u64,
+    /// What events of a kept number have said, and no call has found used up since.
+    ready: u32,
+    /// Events of a kept number in a row for which nobody waited.
+    unwanted: u8,
+    /// Events that were asked for before this became what it is mean something else.
+    generation: u32,
+}
+
+const IN: u32 = libc::EPOLLIN as u32;
+const OUT: u32 = libc::EPOLLOUT as u32;
+const ONCE: u32 = libc::EPOLLONESHOT as u32;
+/// What is worth another call whatever the last one has found: ends, errors, and urgent bytes, in
+/// front of which a read stops.
+const ALWAYS: u32 = (libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR | libc::EPOLLPRI) as u32;
+/// So many events that nobody waited for, and a number is not kept any more.
+const UNWANTED: u8 = 16;
+
+/// What to watch for good, for those who wait for `events`. What a read has to know of is left out
+/// for those who do not read: each arrival is an event then.
+fn edges(events: u32) -> u32 {
+    let reads = if events & IN != 0 { (libc::EPOLLRDHUP | libc::EPOLLPRI) as u32 } else { 0 };
+    events | reads | libc::EPOLLET as u32
+}
+
+/// The number that an event is about, and the generation it was asked for in.
+#[inline]
+pub(super) fn meaning(event: Event) -> (RawFd, u32) {
+    (event.data() as RawFd, (event.data() >> 32) as u32) // what `Entry::tell` made of them
 }
 
 /// What came of arming.
@@ -69,6 +110,11 @@ impl Table {
         self.entries.get_mut(usize::try_from(fd).ok()?)
     }
 
+    /// All numbers.
+    pub(super) fn numbers(&self) -> std::ops::Range<RawFd> {
+        0..self.entries.len() as RawFd // a number's power of two at most
+    }
+
     /// All that wait, out of their lists.
     pub(super) fn drain(&mut self) -> impl Iterator<Item = Waiter> {
         self.waiting = 0;
@@ -77,17 +123,43 @@ impl Table {
 }
 
 impl Entry {
-    /// Has epoll watch for everything that is waited for, `events` included.
+    /// Has epoll watch for everything that is waited for, `events` included, which somebody waits
+    /// for who has found nothing.
     #[inline]
-    pub(super) fn arm(&mut self, epoll: &Epoll, fd: RawFd, events: u32) -> Armed {
-        if self.waiters.is_empty() {
-            self.armed = 0;
+    pub(super) fn arm(
+        &mut self,
+        epoll: &Epoll,
+        fd: RawFd,
+        events: u32,
+        kept: Option<Kept>,
+    ) -> Armed {
+        let alone = self.waiters.is_empty();
+        let owner = kept.map_or(0, |kept| kept.owner);
+        if self.owner != 0 && (owner == self.owner || !alone) {
+            let edges = edges(events);
+            if self.armed & edges == edges {
+                return Armed::Yes;
+            }
+            return self.tell(epoll, fd, self.armed | edges);
         }
-        let once = events | libc::EPOLLONESHOT as u32;
-        if self.armed & once == once {
+        let wanted = if owner != 0 { edges(events) } else { events | ONCE };
+        if self.owner == 0 && owner == 0 && !alone && self.armed & wanted == wanted {
             return Armed::Yes;
         }
-        let (mask, data) = (self.waiters.iter().fold(once, |all, w| all | w.events), fd as u64);
+        let all = self.waiters.iter().fold(events, |all, w| all | w.events);
+        self.become_another();
+        self.owner = owner;
+        self.tell(epoll, fd, wanted | if owner != 0 { edges(all) } else { all })
+    }
+
+    /// Whoever asked for events so far did not ask for those that come from now on.
+    fn become_another(&mut self) {
+        (self.owner, self.ready, self.unwanted) = (0, 0, 0);
+        self.generation = self.generation.wrapping_add(1);
+    }
+
+    fn tell(&mut self, epoll: &Epoll, fd: RawFd, mask: u32) -> Armed {
+        let data = u64::from(self.generation) << 32 | fd as u64; // not negative
         let mut result = -libc::ENOENT;
         if self.known {
             result = epoll.modify(fd, mask, data);
@@ -100,6 +172,9 @@ impl Entry {
         }
         self.known = result == 0;
         self.armed = if self.known { mask } else { 0 };
+        if !self.known {
+            self.become_another();
+        }
         match -result {
             0 => Armed::Yes,
             libc::EPERM => Armed::Unpollable,
@@ -113,14 +188,70 @@ impl Entry {
         index.is_some_and(|index| self.waiters.remove(index).is_some())
     }
 
-    /// An event has come: nothing is watched for any more.
+    /// An event has come. Returns whether it is about what the number means.
     #[inline]
-    pub(super) fn disarmed(&mut self) {
-        self.armed = 0;
+    pub(super) fn came(&mut self, event: Event) -> bool {
+        if meaning(event).1 != self.generation {
+            return false;
+        }
+        if self.owner != 0 {
+            self.ready |= event.events();
+        } else {
+            self.armed = 0;
+        }
+        true
     }
 
-    /// The number is closed.
-    pub(super) fn forget(&mut self) {
-        self.known = false;
+    /// Whether epoll tells of changes only: not again what a call has left as it is.
+    #[inline]
+    pub(super) fn is_kept(&self) -> bool {
+        self.owner != 0
+    }
+
+    /// Whether an op of this owner, which had better wait for `events` first, may do so without a
+    /// look: it would have to wait, or epoll will be asked and tell what there is.
+    #[inline]
+    pub(super) fn is_empty(&self, kept: Kept, events: u32) -> bool {
+        kept.owner != self.owner
+            || self.armed & events != events
+            || self.ready & (events | ALWAYS) == 0
+    }
+
+    /// A call of the owner's, on this thread, has just found nothing.
+    #[inline]
+    pub(super) fn used_up(&mut self, kept: Kept, events: u32) {
+        if kept.owner == self.owner {
+            self.ready &= !(events & (IN | OUT));
+        }
+    }
+
+    /// Somebody waits.
+    #[inline]
+    pub(super) fn push(&mut self, waiter: Waiter) {
+        self.unwanted = 0;
+        self.waiters.push_back(waiter);
+    }
+
+    /// Nobody waits for what has happened. Returns whether that is so for the last time: the caller
+    /// forgets the number.
+    #[inline]
+    pub(super) fn is_unwanted(&mut self) -> bool {
+        self.unwanted += 1;
+        self.unwanted > UNWANTED
+    }
+
+    /// The number is to be closed, or nobody waits for its events any more. Returns whether epoll
+    /// still knew it.
+    pub(super) fn forget(&mut self, epoll: &Epoll, fd: RawFd) -> bool {
+        // If another descriptor keeps the file open, the close leaves it in the set.
+        let was_known = self.owner == 0 || epoll.remove(fd) == 0;
+        self.lost();
+        was_known
+    }
+
+    /// Epoll has lost it.
+    pub(super) fn lost(&mut self) {
+        self.become_another();
+        (self.known, self.armed) = (false, 0);
     }
 }

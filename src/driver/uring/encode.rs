@@ -72,22 +72,27 @@ pub(super) fn encode(op: &mut Op<'_>) -> squeue::Entry {
             let (name, len) = addr.as_mut_ptrs();
             opcode::Accept::new(fd(f), name, len).flags(*flags).build()
         }
+        Op::AcceptLine { fd: f, flags, .. } => {
+            opcode::AcceptMulti::new(fd(f)).flags(*flags).build()
+        }
         Op::Connect { fd: f, addr } => {
             opcode::Connect::new(fd(f), addr.as_ptr(), addr.len()).build()
         }
-        Op::Send { fd: f, buf, flags } => opcode::Send::new(fd(f), buf.as_ptr(), len(buf.len()))
-            .flags(*flags | libc::MSG_NOSIGNAL)
-            .build(),
+        Op::Send { fd: f, buf, flags, .. } => {
+            opcode::Send::new(fd(f), buf.as_ptr(), len(buf.len()))
+                .flags(*flags | libc::MSG_NOSIGNAL)
+                .build()
+        }
         Op::Recv { fd: f, buf, flags, poll_first, .. } => {
             opcode::Recv::new(fd(f), buf.as_mut_ptr(), len(buf.len()))
                 .ioprio(if *poll_first { POLL_FIRST } else { 0 })
                 .flags(*flags)
                 .build()
         }
-        Op::SendMsg { fd: f, message, flags } => opcode::SendMsg::new(fd(f), message.as_ptr())
+        Op::SendMsg { fd: f, message, flags, .. } => opcode::SendMsg::new(fd(f), message.as_ptr())
             .flags((*flags | libc::MSG_NOSIGNAL) as u32)
             .build(),
-        Op::RecvMsg { fd: f, message, flags } => {
+        Op::RecvMsg { fd: f, message, flags, .. } => {
             opcode::RecvMsg::new(fd(f), message.as_ptr()).flags(*flags as u32).build()
         }
         Op::Splice { from, to, len, flags } => {

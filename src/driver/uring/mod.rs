@@ -14,7 +14,7 @@ use super::{Caps, LAST_CLOSES, MAX_ENTRIES, SleepWord, Wait, WakeMethod, Waker};
 use crate::arch::prefetch;
 use crate::coro::pending::PendingList;
 use crate::coro::{FiberList, PendingPtr};
-use crate::op::perform;
+use crate::op::{Op, perform};
 use io_uring::{opcode, squeue, types};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
@@ -26,7 +26,7 @@ mod ring;
 mod setup;
 mod wait;
 
-use ring::Ring;
+use ring::{Completion, Ring};
 use wait::Arm;
 
 pub(crate) use setup::look;
@@ -42,6 +42,8 @@ const TAG_DETACHED: u64 = 2;
 pub(crate) const TAG_WAKE: u64 = 3;
 /// A completion that nobody waits for.
 const TAG_IGNORE: u64 = 4;
+/// A completion of an op that may have many ([`Op::AcceptLine`]).
+const TAG_MANY: u64 = 5;
 const TAGS: u64 = 7;
 const TAG_BITS: u32 = TAGS.count_ones();
 
@@ -119,16 +121,20 @@ impl Uring {
     /// Hands one op over; `false` if there is no room.
     #[inline]
     fn start(&mut self, op: PendingPtr, ready: &FiberList) -> bool {
+        let user_data = to_user_data(op);
         // SAFETY: the op is ours since `enqueue`, and this is the only reference to it.
-        let entry = encode::encode(unsafe { op.op() }).user_data(op.to_user_data() | TAG_OP);
+        let entry = encode::encode(unsafe { op.op() }).user_data(user_data);
         // SAFETY: what the entry points to outlives the op's completion: the invariant of
         // `coro/pending.rs`.
-        if unsafe { self.push(&entry, ready) } {
-            op.owe();
-            true
-        } else {
-            false
+        if !unsafe { self.push(&entry, ready) } {
+            return false;
         }
+        op.owe();
+        if user_data & TAGS == TAG_MANY {
+            // Behind it in the queue: it takes what is there, then is told to stop.
+            self.cancel(op);
+        }
+        true
     }
 
     /// Puts one entry into the submission queue, flushing a full one: here and nowhere else.
@@ -221,7 +227,7 @@ impl Uring {
     #[inline]
     fn reap(&mut self, ready: &FiberList) -> usize {
         let mut count = 0;
-        let mut batch = [(0, 0); BATCH];
+        let mut batch = [(0, 0, false); BATCH];
         loop {
             let taken = self.ring.next_completions(&mut batch);
             if taken == 0 {
@@ -229,8 +235,8 @@ impl Uring {
             }
             count += taken;
             fetch_ahead(&batch[..taken]);
-            for &(user_data, result) in &batch[..taken] {
-                self.completed(user_data, result, ready);
+            for &(user_data, result, more) in &batch[..taken] {
+                self.completed(user_data, result, more, ready);
             }
         }
         if count != 0 {
@@ -240,7 +246,7 @@ impl Uring {
     }
 
     #[inline]
-    fn completed(&mut self, user_data: u64, result: i32, ready: &FiberList) {
+    fn completed(&mut self, user_data: u64, result: i32, more: bool, ready: &FiberList) {
         match user_data & TAGS {
             TAG_OP => {
                 // SAFETY: we sent it, and the op is not complete before all that is owed to it has
@@ -257,6 +263,11 @@ impl Uring {
             }
             TAG_DETACHED => self.close_completed(user_data >> TAG_BITS, result),
             TAG_WAKE => self.arm.woken(),
+            TAG_MANY => {
+                // SAFETY: as above.
+                let op = unsafe { PendingPtr::from_user_data(user_data & !TAGS) };
+                self.one_of_many(op, result, more, ready);
+            }
             _ => {}
         }
     }
@@ -270,6 +281,29 @@ impl Uring {
         let result = if result == -libc::ECANCELED { self.taken_back(op) } else { result };
         op.set_outcome(result);
         if done {
+            self.complete(op, ready);
+        }
+    }
+
+    /// One completion of an op that accepts many connections; `more` if it is not the last.
+    #[cold]
+    fn one_of_many(&mut self, op: PendingPtr, result: i32, more: bool, ready: &FiberList) {
+        // SAFETY: the op is still ours, and the reference does not leave this function.
+        let Op::AcceptLine { taken, .. } = (unsafe { op.op() }) else {
+            unreachable!("only such ops have this tag");
+        };
+        if result >= 0 {
+            // SAFETY: the kernel's answer to this very op, seen by nobody else.
+            taken.push(unsafe { OwnedFd::from_raw_fd(result) });
+        }
+        if more {
+            return;
+        }
+        // That it was told to stop is no error, and one that comes after connections will come
+        // again.
+        let stopped = matches!(-result, libc::ECANCELED | libc::EAGAIN | libc::EINTR);
+        op.set_outcome(if stopped || !taken.is_empty() { 0 } else { result });
+        if op.pay() {
             self.complete(op, ready);
         }
     }
@@ -339,7 +373,7 @@ impl Uring {
     }
 
     fn send_cancel(&mut self, op: PendingPtr) -> bool {
-        let entry = opcode::AsyncCancel::new(op.to_user_data() | TAG_OP)
+        let entry = opcode::AsyncCancel::new(to_user_data(op))
             .build()
             .user_data(op.to_user_data() | TAG_CANCEL);
         self.push_plain(&entry)
@@ -407,22 +441,30 @@ impl Uring {
     }
 }
 
+/// What the op's own completions carry.
+#[inline]
+fn to_user_data(op: PendingPtr) -> u64 {
+    // SAFETY: the op is ours since `enqueue`, and the reference does not leave this line.
+    let many = matches!(unsafe { op.op() }, Op::AcceptLine { .. });
+    op.to_user_data() | if many { TAG_MANY } else { TAG_OP }
+}
+
 /// With many fibers in flight their stacks are out of the nearer caches. What the completions and
 /// the resumes to come will touch is fetched for all of a batch at once: the op and the frames
 /// above it first, then the fiber's header, of which the op knows where it is.
 #[inline]
-fn fetch_ahead(batch: &[(u64, i32)]) {
+fn fetch_ahead(batch: &[Completion]) {
     const LINE: usize = 64;
     const FRAMES: usize = 4;
     if batch.len() < 2 {
         return;
     }
-    let ops = || batch.iter().filter(|(user_data, _)| user_data & TAGS == TAG_OP);
-    for (user_data, _) in ops() {
+    let ops = || batch.iter().filter(|(user_data, ..)| user_data & TAGS == TAG_OP);
+    for (user_data, ..) in ops() {
         let op = std::ptr::without_provenance::<u8>(*user_data as usize);
         (0..FRAMES).for_each(|line| prefetch(op.wrapping_add(line * LINE).cast()));
     }
-    for (user_data, _) in ops() {
+    for (user_data, ..) in ops() {
         // SAFETY: as in `completed`; the op is not complete yet.
         let op = unsafe { PendingPtr::from_user_data(*user_data) };
         op.fiber().prefetch();

@@ -4,12 +4,16 @@
 //! index of the registered ring descriptor.
 
 use crate::sys::mask::{self, Cap};
-use io_uring::{CompletionQueue, EnterFlags, IoUring, SubmissionQueue, Submitter, squeue, types};
+use io_uring::{CompletionQueue, EnterFlags, IoUring, SubmissionQueue, Submitter};
+use io_uring::{cqueue, squeue, types};
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, RawFd};
 use std::ptr::NonNull;
 use std::time::Duration;
+
+/// A completion: `user_data`, result, and whether the same entry will have others.
+pub(super) type Completion = (u64, i32, bool);
 
 /// See the module's head. Used by one thread only.
 pub(super) struct Ring {
@@ -108,22 +112,26 @@ impl Ring {
     }
 
     #[inline]
-    pub(super) fn next_completion(&mut self) -> Option<(u64, i32)> {
+    fn next_entry(&mut self) -> Option<cqueue::Entry> {
         if self.cq.is_empty() {
             self.cq.sync();
         }
         let entry = self.cq.next()?;
         self.skip_flag = 0;
-        Some((entry.user_data(), entry.result()))
+        Some(entry)
     }
 
-    /// As many completions as there are and as fit in, each with its `user_data` and result.
+    pub(super) fn next_completion(&mut self) -> Option<(u64, i32)> {
+        self.next_entry().map(|entry| (entry.user_data(), entry.result()))
+    }
+
+    /// As many completions as there are and as fit in.
     #[inline]
-    pub(super) fn next_completions(&mut self, batch: &mut [(u64, i32)]) -> usize {
+    pub(super) fn next_completions(&mut self, batch: &mut [Completion]) -> usize {
         let mut count = 0;
         for place in batch {
-            let Some(completion) = self.next_completion() else { break };
-            *place = completion;
+            let Some(entry) = self.next_entry() else { break };
+            *place = (entry.user_data(), entry.result(), cqueue::more(entry.flags()));
             count += 1;
         }
         count

@@ -9,9 +9,10 @@
 //! Nothing is lost, by this rule: **an arm either commits at the moment it is chosen, or only
 //! watches.** A message passes, in either direction, by the claim itself; in an arm that is not
 //! chosen it has not been taken, or has not left. A fiber's result stays with its handle until the
-//! arm is chosen. And `select!` *starts nothing*, so there is nothing that it would have to break
-//! off, and no outcome that would come too late: an operation that takes part is a fiber that was
-//! spawned before, and goes on when another arm is chosen, to be selected again.
+//! arm is chosen. A descriptor is watched until it is ready, and read only then. And `select!`
+//! *starts nothing*, so there is nothing that it would have to break off, and no outcome that would
+//! come too late: an operation of another kind that takes part is a fiber that was spawned before,
+//! and goes on when another arm is chosen, to be selected again.
 //!
 //! Invariants.
 //! 1. While nodes are queued, no code of the user runs: no destructor, no `Clone`, no `poll`.
@@ -24,13 +25,19 @@
 //! |---------------|-------------------------------------------------------|
 //! | `channels.rs` | arms that are handed something: `recv`, `send`        |
 //! | `sources.rs`  | arms that are told, and then look: `join`, and others |
+//! | `io.rs`       | arms that wait for descriptors: `accept`, `read`, `ready` |
 //! | `times.rs`    | `after`, `at`, `tick`                                 |
 
 mod channels;
+mod io;
 mod sources;
 mod times;
 
 pub use channels::{Outgoing, Outlet, Own, Receive, RecvArm, SendArm, Slot, recv, send};
+pub use io::{
+    Accept, Datagrams, Inlet, Listener, Look, Read, RecvFrom, Take, Waiting, accept, read, ready,
+    recv_from,
+};
 pub use sources::{Joining, Source, SourceArm, join};
 pub use times::{TickArm, TimeArm, after, at, tick};
 

@@ -24,6 +24,10 @@ pub trait Source: sealed::Sealed {
     fn leave(&self, place: &Place<'_>);
     /// What it gives for a cancel request, if it can.
     fn ended(&self) -> Option<Self::Output>;
+    /// As `ended`, when it is chosen for that.
+    fn end(&mut self) -> Option<Self::Output> {
+        self.ended()
+    }
 }
 
 /// The arm of a [`Source`].
@@ -33,7 +37,7 @@ pub struct SourceArm<S: Source> {
 }
 
 impl<S: Source> SourceArm<S> {
-    fn new(source: S) -> Self {
+    pub(super) fn new(source: S) -> Self {
         Self { source, result: None }
     }
 }
@@ -67,7 +71,7 @@ impl<S: Source> Arm for SourceArm<S> {
     }
 
     fn end(&mut self) {
-        self.result = self.source.ended();
+        self.result = self.source.end();
     }
 }
 
@@ -169,25 +173,55 @@ impl Receive for &Signals {
     }
 }
 
-/// What a future's waker rings: it wakes the `select!` that waits for the future.
-struct Bell(Locked<Rung>);
+/// What a waker rings, that of a future or of a watch: it wakes the `select!` that waits.
+pub(super) struct Bell(Locked<Rung>);
 
 struct Rung {
     rung: bool,
     waiting: Queue,
 }
 
-impl Wake for Bell {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
+impl Bell {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self(Locked::new(Rung { rung: false, waiting: Queue::new() })))
     }
 
-    fn wake_by_ref(self: &Arc<Self>) {
+    pub(super) fn ring(&self) {
         let mut state = self.0.lock();
         state.rung = true;
         let waiting = state.waiting.claim_all();
         drop(state);
         drop(waiting);
+    }
+
+    /// Forgets that it was rung: before a look at what it is rung for.
+    pub(super) fn silence(&self) {
+        self.0.lock().rung = false;
+    }
+
+    /// As [`Arm::enter`].
+    pub(super) fn enter(&self, place: &Place<'_>) -> bool {
+        let mut state = self.0.lock();
+        if state.rung {
+            return false;
+        }
+        state.waiting.push(place.node);
+        true
+    }
+
+    /// As [`Arm::leave`].
+    pub(super) fn leave(&self, place: &Place<'_>) {
+        self.0.lock().waiting.remove(place.node);
+    }
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.ring();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.ring();
     }
 }
 
@@ -203,7 +237,7 @@ impl<F: Future> Source for Joining<'_, F> {
     type Output = F::Output;
 
     fn attempt(&mut self) -> Option<F::Output> {
-        self.bell.0.lock().rung = false;
+        self.bell.silence();
         let waker = Arc::clone(&self.bell).into();
         match self.future.as_mut().poll(&mut Context::from_waker(&waker)) {
             Poll::Ready(output) => Some(output),
@@ -212,16 +246,11 @@ impl<F: Future> Source for Joining<'_, F> {
     }
 
     fn enter(&self, place: &Place<'_>) -> bool {
-        let mut state = self.bell.0.lock();
-        if state.rung {
-            return false;
-        }
-        state.waiting.push(place.node);
-        true
+        self.bell.enter(place)
     }
 
     fn leave(&self, place: &Place<'_>) {
-        self.bell.0.lock().waiting.remove(place.node);
+        self.bell.leave(place);
     }
 
     fn ended(&self) -> Option<F::Output> {
@@ -231,8 +260,7 @@ impl<F: Future> Source for Joining<'_, F> {
 
 /// The arm `join(..)`.
 pub fn join<F: Future + Unpin>(future: &mut F) -> SourceArm<Joining<'_, F>> {
-    let bell = Arc::new(Bell(Locked::new(Rung { rung: false, waiting: Queue::new() })));
-    SourceArm::new(Joining { future: Pin::new(future), bell })
+    SourceArm::new(Joining { future: Pin::new(future), bell: Bell::new() })
 }
 
 impl<S: Source> SourceArm<S> {

@@ -1,0 +1,165 @@
+//! Connections of a listener that have been accepted before anybody asked for them.
+//!
+//! An iterator that comes back at once has the kernel accept the whole line (`Op::AcceptLine`),
+//! which ends by itself: nothing stays armed. It returns the first, and keeps the others here, with
+//! the listener and its clones.
+//!
+//! Invariant.  1. While somebody waits in the kernel for a connection of this listener, none is
+//! kept here: who waits is counted under the lock, after a look at what is kept, and the line is
+//! taken under the same lock, by nobody while others are counted.
+//!
+//! The lock is held across the taking, for a turn of the worker. A thread that cannot suspend does
+//! not wait for it, as its holder may be a fiber of that very thread.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use crate::cancel::is_cancelled;
+use crate::op::Op;
+use crate::sched::{blocks_thread, submit};
+use crate::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use crate::sys::{file, socket::poll_many};
+
+/// How long a thread looks at the listener before it looks at the lock again.
+const LOOK: Duration = Duration::from_millis(1);
+/// Attempts left out after lines that were empty in a row: 1, 3, 7 at most.
+const MAX_EMPTY: u32 = 3;
+
+/// See the module's head.
+#[derive(Debug, Default)]
+pub(super) struct Line {
+    /// Oldest first.
+    ahead: Mutex<VecDeque<OwnedFd>>,
+    /// Those who wait in the kernel.
+    waiting: AtomicUsize,
+}
+
+/// What there is for one who asks for a connection.
+pub(super) enum Entered<'a> {
+    /// One that had been accepted.
+    Taken(OwnedFd),
+    /// Nothing. He is to wait in the kernel, and is counted until this is dropped.
+    Waits(Waits<'a>),
+}
+
+#[derive(Debug)]
+pub(super) struct Waits<'a>(&'a AtomicUsize);
+
+/// As long as this is there, nothing more is accepted ahead.
+#[derive(Debug)]
+pub struct Expecting<'a>(#[expect(dead_code, reason = "dropped at the end")] Waits<'a>);
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed); // seen late, it costs a line that is not taken
+    }
+}
+
+/// What an iterator knows about when to take the line.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    /// The worker's pass in which it returned the last connection, and the number of that.
+    returned: Option<(usize, u64)>,
+    last: RawFd,
+    /// Lines in a row that were empty, and attempts to leave out because of them.
+    empty: u32,
+    skip: u32,
+}
+
+impl Pace {
+    /// `pass` is the current one, and `fd` is returned in it.
+    pub(super) fn returned(&mut self, fd: RawFd, pass: Option<(usize, u64)>) {
+        (self.last, self.returned) = (fd, pass);
+    }
+
+    /// Whether the iterator is asked again in the pass that it has returned the last one in. Who
+    /// does something else first would keep what was accepted ahead from others.
+    pub(super) fn is_prompt(&self, pass: Option<(usize, u64)>) -> bool {
+        pass.is_some() && pass == self.returned
+    }
+
+    /// Whether to try now, as far as earlier attempts tell, and the number of descriptors: the
+    /// lowest one that is free is given out first.
+    fn is_worth_it(&mut self) -> bool {
+        let skips = self.skip != 0;
+        self.skip = self.skip.saturating_sub(1);
+        !skips && u64::from(self.last.unsigned_abs()) < file::descriptor_limit() / 2
+    }
+
+    fn took(&mut self, count: usize) {
+        self.empty = if count == 0 { (self.empty + 1).min(MAX_EMPTY) } else { 0 };
+        self.skip = (1 << self.empty) - 1;
+    }
+}
+
+impl Line {
+    /// Takes what was accepted first. If there is nothing, and a pace is given, takes the line.
+    ///
+    /// # Errors
+    /// The fiber's end is asked for, and this is reported. What else goes wrong does so again when
+    /// the caller accepts.
+    pub(super) fn enter(
+        &self,
+        listener: BorrowedFd<'_>,
+        pace: Option<&mut Pace>,
+    ) -> io::Result<Entered<'_>> {
+        let Some(mut ahead) = self.lock(listener) else { return Ok(self.waits()) };
+        if let Some(fd) = ahead.pop_front() {
+            return Ok(Entered::Taken(fd));
+        }
+        if self.waiting.load(Relaxed) == 0
+            && let Some(pace) = pace
+            && pace.is_worth_it()
+        {
+            let mut taken = Vec::new();
+            let flags = libc::SOCK_CLOEXEC;
+            let result = submit(Op::AcceptLine { fd: listener, flags, taken: &mut taken });
+            pace.took(taken.len());
+            ahead.extend(taken);
+            match (ahead.pop_front(), result) {
+                (Some(fd), _) => return Ok(Entered::Taken(fd)),
+                (None, Err(error)) if is_cancelled(&error) => return Err(error),
+                (None, _) => {}
+            }
+        }
+        Ok(self.waits())
+    }
+
+    /// Takes what was accepted first.
+    pub(super) fn pop(&self, listener: BorrowedFd<'_>) -> Option<OwnedFd> {
+        self.lock(listener)?.pop_front()
+    }
+
+    /// For one who is going to wait for the listener to be ready, and may not wait in the end.
+    pub(super) fn expect(&self, listener: BorrowedFd<'_>) -> Expecting<'_> {
+        let _ahead = self.lock(listener);
+        self.waiting.fetch_add(1, Relaxed);
+        Expecting(Waits(&self.waiting))
+    }
+
+    /// Counts the caller.
+    fn waits(&self) -> Entered<'_> {
+        self.waiting.fetch_add(1, Relaxed);
+        Entered::Waits(Waits(&self.waiting))
+    }
+
+    /// `None` on a thread that is to accept without regard to the lock: there is a connection.
+    fn lock(&self, listener: BorrowedFd<'_>) -> Option<MutexGuard<'_, VecDeque<OwnedFd>>> {
+        if !blocks_thread() {
+            return Some(self.ahead.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+        loop {
+            match self.ahead.try_lock() {
+                Ok(ahead) => return Some(ahead),
+                Err(TryLockError::Poisoned(error)) => return Some(error.into_inner()),
+                Err(TryLockError::WouldBlock) => {}
+            }
+            if poll_many(&[(listener, libc::POLLIN)], Some(LOOK)).is_some() {
+                return None;
+            }
+        }
+    }
+}
