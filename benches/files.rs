@@ -4,6 +4,7 @@
 //! The limits of reading: one ring per thread with 64 linked chains in flight (open into a direct
 //! descriptor, read into a registered buffer, close), and one system call after the other. Ours is
 //! 64 fibers on each worker that say `File::open`, `read` and drop the file: the close is included.
+//! `fs::read` of a whole file, with memory for it, is beside std's.
 //! Writing, on tmpfs, has the system calls for a limit; ours are as many fibers that say
 //! `File::create`, `write_all` and drop the file. Each thread, and each worker, has its own part of
 //! the files.
@@ -28,6 +29,8 @@ const FILES: [Metric; 2] = [
     Metric::rate("open+read+close, 1 thread", "k/s"),
     Metric::rate("open+read+close, 2 threads", "k/s"),
 ];
+const WHOLE: [Metric; 2] =
+    [Metric::rate("fs::read, 1 thread", "k/s"), Metric::rate("fs::read, 2 threads", "k/s")];
 const CREATED: [Metric; 2] = [
     Metric::rate("create+write+close, 1 thread", "k/s"),
     Metric::rate("create+write+close, 2 threads", "k/s"),
@@ -53,6 +56,18 @@ fn main() {
             common::unpin();
             bench.run(metric, "io_uring, linked", || uring(&paths, threads));
             bench.run(metric, "system calls", || syscalls(&paths, threads));
+        }
+        for (threads, metric) in (1..).zip(WHOLE) {
+            if threads == 1 {
+                common::pin(0);
+            }
+            bench.run(metric, OURS, || {
+                on_fibers(&paths, threads, |_, path| {
+                    assert!(!ramie::fs::read(path).expect("it is there").is_empty());
+                })
+            });
+            common::unpin();
+            bench.run(metric, "std::fs::read", || whole(&paths, threads));
         }
         for (threads, metric) in (1..).zip(CREATED) {
             if threads == 1 {
@@ -161,6 +176,17 @@ fn syscalls(paths: &[CString], threads: usize) -> Option<f64> {
                 assert!(n > 0, "{}", std::io::Error::last_os_error());
                 libc::close(fd);
             }
+        }
+    });
+    Some(rate)
+}
+
+fn whole(paths: &[CString], threads: usize) -> Option<f64> {
+    let rate = common::k_per_s_on(threads, paths.len() / threads, |thread, watch| {
+        let _running = watch.start();
+        for path in share(paths, threads, thread) {
+            let path = OsStr::from_bytes(path.as_bytes());
+            assert!(!std::fs::read(path).expect("it is there").is_empty());
         }
     });
     Some(rate)

@@ -22,6 +22,7 @@ fi
 for workers in 1 2; do
     cargo run --quiet --release --bin ramie-bench-peers -- "$workers" "$@"
     cargo run --quiet --release --bin coordination -- "$workers" "$@"
+    cargo run --quiet --release --bin files -- "$workers" "$@"
 done
 # HTTP needs wrk; without, those rows stay empty.
 cargo run --quiet --release --bin network -- "$@"

@@ -6,11 +6,10 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::File;
-use super::metadata::of_fd;
 use crate::op::{AT_POSITION, IOV_MAX, MAX_TRANSFER, Op, SlicesMut};
 use crate::sched::{blocks_thread, read_spare, submit};
 use crate::sys::fifo;
-use crate::sys::file::has_offsets;
+use crate::sys::file::{believed_size, has_offsets};
 
 /// How much room is made for the end of a file whose size is not known.
 const CHUNK: usize = 8 * 1024;
@@ -144,9 +143,10 @@ impl File {
         Ok(offset)
     }
 
-    /// How many bytes are left to read, as far as the file's size tells.
+    /// How many bytes are left to read, as far as the file's size tells: a hint, for which a ring
+    /// would need a thread of the kernel.
     fn size_left(&self) -> Option<usize> {
-        let size = of_fd(self.ring_fd()).ok()?.len();
+        let size = believed_size(self.as_fd())?;
         let position = self.std().stream_position().ok()?; // lseek never waits
         usize::try_from(size.saturating_sub(position)).ok()
     }

@@ -1,12 +1,14 @@
 //! Functions that open a file, do one thing with the whole of it and close it.
 
 use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use super::stream::not_utf8;
 use super::{File, OpenOptions};
 use crate::sched::blocking;
+use crate::sys::file::believed_size;
 
 /// How much of a copy is done in one go on a thread of the blocking pool.
 const COPY_STEP: u64 = 64 << 20;
@@ -23,7 +25,7 @@ const COPY_STEP: u64 = 64 << 20;
 /// ```
 pub fn read<P: AsRef<Path>>(path: P) -> io::Result<Vec<u8>> {
     let file = File::open(path)?;
-    let hint = file.metadata().ok().and_then(|m| usize::try_from(m.len()).ok());
+    let hint = believed_size(file.as_fd()).and_then(|size| usize::try_from(size).ok());
     let mut bytes = Vec::new();
     bytes.try_reserve_exact(hint.unwrap_or(0))?;
     file.append_up_to(&mut bytes, usize::MAX, hint)?;

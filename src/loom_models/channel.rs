@@ -6,7 +6,7 @@ use crate::sync::chan::{self, NotReceived, NotSent, Receiving, Sending, Until};
 use crate::sync::lock::Locked;
 use crate::sync::mpmc;
 use crate::sync::wait::{Node, Queue, Waiter};
-use crate::sync::{IS_CANARY, LETS_GO_EARLY};
+use crate::sync::{GOES_BLINDLY, IS_CANARY, LETS_GO_EARLY, LINGERS};
 use loom::thread;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -92,6 +92,40 @@ fn two_receivers() {
     });
 }
 
+/// A sender with two messages, and a receiver who takes all; each side lingers.
+fn two_that_linger() {
+    let (sender, receiver) = chan::pair(1);
+    let thread = thread::spawn(move || {
+        assert!(send(&sender, 1, Until::Forever) && send(&sender, 2, Until::Forever));
+    });
+    assert_eq!(all(&receiver), [1, 2]);
+    thread.join().unwrap();
+}
+
+#[test]
+fn a_receiver_that_lingers() {
+    LINGERS.set(true);
+    check(3, two_that_linger);
+    LINGERS.set(false);
+}
+
+/// Only one of them can be handed a message while it lingers.
+#[test]
+fn two_receivers_that_linger() {
+    LINGERS.set(true);
+    check(2, || {
+        let (sender, receiver) = chan::pair(1);
+        let other = receiver.clone();
+        let thread = thread::spawn(move || all(&other));
+        let second = thread::spawn(move || assert!(send(&sender, 1, Until::Forever)));
+        let mut received = all(&receiver);
+        received.extend(thread.join().unwrap());
+        second.join().unwrap();
+        assert_eq!(received, [1]);
+    });
+    LINGERS.set(false);
+}
+
 /// The receiver goes while a sender waits: the message comes back, or was received.
 #[test]
 fn the_receiver_goes() {
@@ -160,6 +194,16 @@ fn canary_let_go_then_register() {
     must_fail(2, "a wake-up is lost", || two_senders(1, Until::Forever));
     LETS_GO_EARLY.set(false);
     IS_CANARY.set(false);
+}
+
+/// Who has lingered in vain goes, and a message has just come.
+#[test]
+fn canary_lingers_and_goes_blindly() {
+    LINGERS.set(true);
+    GOES_BLINDLY.set(true);
+    must_fail(3, "left == right", two_that_linger);
+    GOES_BLINDLY.set(false);
+    LINGERS.set(false);
 }
 
 /// A receiver that looks, lets go of the lock, and then queues.

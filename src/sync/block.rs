@@ -100,23 +100,39 @@ mod real {
         }
     }
 
+    /// Whether another fiber of this worker could run now, if the caller may suspend.
+    #[inline]
+    pub(in crate::sync) fn has_others() -> bool {
+        current::worker().is_some_and(|worker| worker.has_others() && current::can_suspend())
+    }
+
     /// Gives others a moment, on this worker or elsewhere. Returns whether to look again: a few
     /// times, some microseconds all together.
     pub(in crate::sync) fn linger(round: u32) -> bool {
-        if let Some((worker, _)) = current::suspendable()
-            && worker.has_others()
-        {
+        if has_others() {
             if round >= 2 {
                 return false;
             }
             sched::submit::yield_now();
             return true;
         }
+        pause(round)
+    }
+
+    /// Of a canary.
+    #[inline(always)]
+    pub(in crate::sync) fn goes_blindly() -> bool {
+        false
+    }
+
+    /// As `linger`, for those elsewhere.
+    #[inline]
+    pub(in crate::sync) fn pause(round: u32) -> bool {
         // Closely at first, when an answer may be on its way; then ever more rarely.
         let pauses = match round {
-            0..4 => 1 << round,
-            4..12 => 8,
-            12..16 => 1 << (round - 7),
+            0..128 => 1,
+            128..136 => 8,
+            136..140 => 1 << (round - 131),
             _ => return false,
         };
         for _ in 0..pauses {
@@ -197,6 +213,12 @@ mod model {
         pub(crate) static NO_FENCES: Cell<bool> = const { Cell::new(false) };
         /// Whether a lock is let go of too early, which has to be noticed.
         pub(crate) static LETS_GO_EARLY: Cell<bool> = const { Cell::new(false) };
+        /// Whether each call finds the other side elsewhere, and lingers.
+        pub(crate) static LINGERS: Cell<bool> = const { Cell::new(false) };
+        /// The last caller's place.
+        static PLACES: Cell<usize> = const { Cell::new(0) };
+        /// Whether who has lingered goes without looking, which has to be noticed.
+        pub(crate) static GOES_BLINDLY: Cell<bool> = const { Cell::new(false) };
     }
 
     fn fence_for_loom() {
@@ -235,13 +257,28 @@ mod model {
 
     pub(in crate::sync) fn report() {}
 
-    /// Everybody is in one place: nobody lingers.
+    /// Everybody is in one place, and nobody lingers, unless `LINGERS`.
     pub(in crate::sync) fn place() -> usize {
-        0
+        if LINGERS.get() {
+            PLACES.set(PLACES.get() + 2);
+        }
+        PLACES.get()
     }
 
-    pub(in crate::sync) fn linger(_: u32) -> bool {
+    pub(in crate::sync) fn has_others() -> bool {
         false
+    }
+
+    pub(in crate::sync) fn linger(round: u32) -> bool {
+        pause(round)
+    }
+
+    pub(in crate::sync) fn goes_blindly() -> bool {
+        GOES_BLINDLY.get()
+    }
+
+    pub(in crate::sync) fn pause(round: u32) -> bool {
+        LINGERS.get() && round == 0
     }
 
     pub(in crate::sync) fn must_not_wait() -> bool {

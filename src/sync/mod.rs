@@ -58,7 +58,7 @@ mod wait_group;
 pub mod watch;
 
 #[cfg(all(test, loom))]
-pub(crate) use block::{IS_CANARY, LETS_GO_EARLY, NO_FENCES};
+pub(crate) use block::{GOES_BLINDLY, IS_CANARY, LETS_GO_EARLY, LINGERS, NO_FENCES};
 
 pub use barrier::{Barrier, BarrierWaitResult};
 pub use condvar::{Condvar, WaitTimeoutResult};

@@ -77,8 +77,8 @@ impl<T> Drop for FreeBlock<T> {
 /// See the module's head. What each message changes comes first, for `State`.
 #[repr(C)]
 pub(super) struct Messages<T> {
-    first: usize,
-    end: usize,
+    first: u32,
+    end: u32,
     len: usize,
     head: *mut Block<T>,
     tail: *mut Block<T>,
@@ -86,7 +86,7 @@ pub(super) struct Messages<T> {
     spare: *mut Block<T>,
     spares: usize,
     /// Slots of each block.
-    slots: usize,
+    slots: u32,
     _messages: PhantomData<T>,
 }
 
@@ -98,10 +98,10 @@ impl<T> Messages<T> {
     /// `capacity` messages.
     pub(super) fn new(capacity: usize) -> Self {
         let fitting = BLOCK_BYTES / size_of::<T>().max(1);
-        Self::with_slots(fitting.min(capacity).clamp(1, SLOTS))
+        Self::with_slots(fitting.min(capacity).clamp(1, SLOTS) as u32)
     }
 
-    fn with_slots(slots: usize) -> Self {
+    fn with_slots(slots: u32) -> Self {
         Self {
             first: 0,
             end: 0,
@@ -128,7 +128,7 @@ impl<T> Messages<T> {
 
     /// Slots that a block for this queue has to have.
     pub(super) fn slots(&self) -> usize {
-        self.slots
+        self.slots as usize
     }
 
     /// Whether `push` needs a block that is not there: then `add_block` first.
@@ -139,7 +139,7 @@ impl<T> Messages<T> {
 
     /// Adds a block of `slots()` slots for later use.
     pub(super) fn add_block(&mut self, block: FreeBlock<T>) {
-        assert!(block.slots == self.slots, "a block of another queue's");
+        assert!(block.slots == self.slots(), "a block of another queue's");
         self.keep(block.into_raw());
     }
 
@@ -155,10 +155,10 @@ impl<T> Messages<T> {
     /// # Safety
     /// `block` is one of this queue's blocks, and `index` less than `slots`.
     #[inline]
-    unsafe fn slot(block: *mut Block<T>, index: usize) -> *mut T {
+    unsafe fn slot(block: *mut Block<T>, index: u32) -> *mut T {
         // SAFETY: by the caller; the slots follow the header, aligned by `Block::slots`, as
         // `Layout::extend` puts them.
-        unsafe { (&raw mut (*block).slots).cast::<T>().add(index) }
+        unsafe { (&raw mut (*block).slots).cast::<T>().add(index as usize) }
     }
 
     /// Puts a message at the end. Only when `wants_block` is false.
@@ -194,7 +194,7 @@ impl<T> Messages<T> {
     }
 
     /// Takes the oldest message out, and with it perhaps a block that is not needed any more.
-    #[inline]
+    #[inline(always)]
     pub(super) fn pop(&mut self) -> Option<(T, Option<FreeBlock<T>>)> {
         if self.len == 0 {
             return None;
@@ -224,7 +224,7 @@ impl<T> Messages<T> {
         while let Some(block) = NonNull::new(list) {
             // SAFETY: a block of ours.
             list = unsafe { (*block.as_ptr()).next };
-            drop(FreeBlock { block, slots: self.slots });
+            drop(FreeBlock { block, slots: self.slots() });
         }
     }
 
@@ -239,7 +239,7 @@ impl<T> Messages<T> {
             self.keep(block);
             return None;
         }
-        NonNull::new(block).map(|block| FreeBlock { block, slots: self.slots })
+        NonNull::new(block).map(|block| FreeBlock { block, slots: self.slots() })
     }
 }
 

@@ -3,8 +3,9 @@
 //!
 //! A receiver waits only while there is no message, and a sender only while there is no room. So a
 //! message is handed over in one of two ways: through the queue, or from stack to stack to a side
-//! that waits already, which then owns it when it wakes. Nobody is woken for nothing, and once one
-//! that waits has been claimed, others see no waiter, and wake nobody.
+//! that waits already, which then owns it when it wakes, or to a receiver that lingers
+//! (`landing.rs`). Nobody is woken for nothing, and once one that waits has been claimed, others
+//! see no waiter, and wake nobody.
 //!
 //! Invariants.
 //! 1. Who waits for a message can be claimed only while there is none, no sender waits, and there
@@ -20,6 +21,7 @@
 //! A cancel request ends a wait as if the other side had gone. What was handed over before is
 //! kept: the claim decides (`sync/wait.rs`).
 
+mod landing;
 mod messages;
 
 use super::bias::Biased;
@@ -30,6 +32,7 @@ use super::wait::{Claimed, Node, Queue, Waiter};
 use crate::atomic::{AtomicUsize, Ordering};
 use crate::coro::OnCancel;
 use crate::sys::clock;
+use landing::{Landing, Landings};
 use messages::{FreeBlock, Messages};
 use std::cell::UnsafeCell;
 use std::ops::Deref;
@@ -106,6 +109,8 @@ struct State<T> {
     /// Where the last sender, and the last receiver, ran.
     sender_at: usize,
     receiver_at: usize,
+    /// Used only while there is no message.
+    lingering: Landings<T>,
     messages: Messages<T>,
     /// Messages that wait in the queue, at most.
     capacity: usize,
@@ -121,6 +126,7 @@ impl<T> Channel<T> {
         let state = State {
             sender_at: NOWHERE,
             receiver_at: NOWHERE,
+            lingering: Landings::new(),
             messages: Messages::new(capacity),
             capacity,
             senders: 1,
@@ -201,6 +207,10 @@ impl<T> Channel<T> {
                 give(receiver, message);
                 return Ok(());
             }
+            if !state.lingering.is_empty() {
+                state.lingering.fill(message);
+                return Ok(());
+            }
             let length = state.messages.len();
             if length >= state.capacity {
                 if round == DONE || !until.waits() || length == 0 || !elsewhere(state.receiver_at) {
@@ -238,8 +248,9 @@ impl<T> Channel<T> {
                 {
                     return self.recv_from_sender(state, until);
                 }
-                drop(state);
-                self.linger(0, &mut round);
+                if let Some(message) = self.linger_for_message(state, &mut round) {
+                    return Ok(message);
+                }
             } else if state.sending.is_empty() {
                 let (message, block) = state.messages.pop().expect("there is a message");
                 self.length.0.store(length - 1, Ordering::Relaxed);
@@ -268,6 +279,33 @@ impl<T> Channel<T> {
             }
         }
         *round = DONE;
+    }
+
+    /// As `linger`, while there is no message. One may be handed over meanwhile, if nobody else
+    /// runs on this worker: who yields had better find more than one.
+    #[cold]
+    fn linger_for_message(&self, mut state: Guard<'_, State<T>>, round: &mut u32) -> Option<T> {
+        if !state.lingering.is_empty() || block::has_others() {
+            drop(state);
+            self.linger(0, round);
+            return None;
+        }
+        let place = Landing::new();
+        // SAFETY: it stays where it is until it is full, or has left, which are the ways out of
+        // here; nothing in between panics or suspends.
+        unsafe { state.lingering.enter(&place) };
+        drop(state);
+        while !block::has_others() && block::pause(*round) {
+            *round += 1;
+            if place.is_full() {
+                return place.into_message();
+            }
+        }
+        if !block::has_others() {
+            *round = DONE;
+        }
+        let has_left = self.state.lock().lingering.leave(&place);
+        if has_left || block::goes_blindly() { None } else { place.into_message() }
     }
 
     /// Queues a place of `select!` for a message, unless it need not wait.
