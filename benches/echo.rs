@@ -5,6 +5,12 @@
 //! does nothing but drive an io_uring: one accept and one receive per connection that stay armed,
 //! buffers that the kernel picks, and sends handed over in batches.
 //!
+//! A server that reads, writes what it has read, and then reads again cannot have all of that: its
+//! receive is an operation of its own each time, and begins when the send has ended. The second
+//! limit, "in turn", is a bare ring that does just this, with 64 bytes of memory per connection.
+//! What lies between the two limits is the price of `read` and `write`; what lies between the
+//! second and ramie is the scheduler's, and that of a stack per connection.
+//!
 //! Without io_uring, on epoll, the peer is tokio on its `current_thread` runtime: metrics of their
 //! own, in which both may use epoll only.
 //!
@@ -15,7 +21,7 @@ mod common;
 mod load;
 
 use common::{Bench, Metric, OURS};
-use io_uring::{cqueue, opcode, types};
+use io_uring::{SubmissionQueue, Submitter, cqueue, opcode, squeue, types};
 use load::{Buffers, Client, MESSAGE, Server};
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -24,7 +30,8 @@ use std::time::Duration;
 
 /// Who serves, by what name this program knows it, and how.
 type Contender = (&'static str, &'static str, fn());
-const BY_RING: &[Contender] = &[(OURS, "ramie", ours), ("io_uring", "raw", raw)];
+const BY_RING: &[Contender] =
+    &[(OURS, "ramie", ours), ("io_uring", "raw", raw), ("io_uring, in turn", "turn", in_turn)];
 const BY_EPOLL: &[Contender] = &[(OURS, "poll", ours_by_epoll), ("tokio", "tokio", on_tokio)];
 
 struct Metrics {
@@ -135,14 +142,41 @@ fn serve(runtime: Option<ramie::Runtime>) {
     });
 }
 
+fn listener() -> TcpListener {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    println!("{}", listener.local_addr().expect("it is bound").port());
+    listener
+}
+
+/// Hands the entries over and waits for a completion.
+///
+/// # Safety
+/// What the entries point to stays valid until they complete.
+unsafe fn enter(
+    submitter: &Submitter<'_>,
+    sq: &mut SubmissionQueue<'_>,
+    queue: &mut Vec<squeue::Entry>,
+) {
+    for entry in queue.drain(..) {
+        // SAFETY: the caller's promise.
+        while unsafe { sq.push(&entry) }.is_err() {
+            sq.sync();
+            submitter.submit().expect("room for more");
+            sq.sync();
+        }
+    }
+    sq.sync();
+    submitter.submit_and_wait(1).expect("something happens");
+    sq.sync();
+}
+
 const ACCEPT: u64 = 1 << 32;
 const RECEIVE: u64 = 2 << 32;
 const SEND: u64 = 3 << 32;
 
 /// A message is sent from the buffer that it came in, and the buffer is given back then.
 fn raw() {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    println!("{}", listener.local_addr().expect("it is bound").port());
+    let listener = listener();
     let mut ring = load::ring(4096);
     let mut buffers = Buffers::new(&ring, 8192, MESSAGE).expect("rings of buffers");
     let (mut submitter, mut sq, mut cq) = ring.split();
@@ -154,17 +188,8 @@ fn raw() {
     let accept = opcode::AcceptMulti::new(types::Fd(listener.as_raw_fd()));
     let mut queue = vec![accept.build().user_data(ACCEPT)];
     loop {
-        for entry in queue.drain(..) {
-            // SAFETY: the buffers are never freed.
-            while unsafe { sq.push(&entry) }.is_err() {
-                sq.sync();
-                submitter.submit().expect("room for more");
-                sq.sync();
-            }
-        }
-        sq.sync();
-        submitter.submit_and_wait(1).expect("something happens");
-        sq.sync();
+        // SAFETY: the buffers are never freed.
+        unsafe { enter(&submitter, &mut sq, &mut queue) };
         cq.sync();
         for entry in &mut cq {
             let (result, user_data) = (entry.result(), entry.user_data());
@@ -193,5 +218,51 @@ fn raw() {
             }
         }
         buffers.publish();
+    }
+}
+
+/// `IORING_RECVSEND_POLL_FIRST`: what has just been read empty is not read in vain.
+const POLL_FIRST: u16 = 1;
+
+/// A message is received, sent, and only then is the next one received.
+fn in_turn() {
+    let listener = listener();
+    let mut ring = load::ring(4096);
+    let (mut submitter, mut sq, mut cq) = ring.split();
+    submitter.register_ring_fd().expect("a ring that can be registered");
+    // By descriptor; each has its place for ever.
+    let mut texts: Vec<Option<*mut u8>> = Vec::new();
+    let accept = opcode::AcceptMulti::new(types::Fd(listener.as_raw_fd()));
+    let mut queue = vec![accept.build().user_data(ACCEPT)];
+    loop {
+        // SAFETY: the messages' places are never freed.
+        unsafe { enter(&submitter, &mut sq, &mut queue) };
+        cq.sync();
+        for entry in &mut cq {
+            let (result, user_data) = (entry.result(), entry.user_data());
+            if result < 0 || user_data == 0 {
+                continue;
+            }
+            let (kind, fd) = match user_data & 7 << 32 {
+                ACCEPT => (SEND, result), // on to its first message
+                kind => (kind, user_data as u32 as RawFd),
+            };
+            if texts.len() <= fd as usize {
+                texts.resize_with(fd as usize + 1, || None);
+            }
+            let new = || Box::into_raw(Box::new([0; MESSAGE])).cast();
+            let text = *texts[fd as usize].get_or_insert_with(new);
+            queue.push(match (kind, result) {
+                (SEND, _) => opcode::Recv::new(types::Fd(fd), text, MESSAGE as u32)
+                    .ioprio(POLL_FIRST)
+                    .build()
+                    .user_data(RECEIVE | fd as u64),
+                (_, 0) => opcode::Close::new(types::Fd(fd)).build().user_data(0),
+                (_, len) => opcode::Send::new(types::Fd(fd), text, len as u32)
+                    .flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL)
+                    .build()
+                    .user_data(SEND | fd as u64),
+            });
+        }
     }
 }

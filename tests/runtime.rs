@@ -235,11 +235,17 @@ fn busy_fibers_starve_neither_io_nor_timers() {
                 })
             })
             .collect();
+        let (mut near, mut far) = ramie::os::unix::net::UnixStream::pair().unwrap();
+        let answers = ramie::spawn(move || std::io::copy(&mut far.try_clone().unwrap(), &mut far));
         for _ in 0..20 {
             assert!(ramie::fs::read_to_string("Cargo.toml").unwrap().contains("ramie"));
             ramie::sleep(Duration::from_micros(100));
+            near.write_all(b"?").unwrap();
+            near.read_exact(&mut [0]).unwrap();
             ramie::unblock(|| ());
         }
+        drop(near);
+        assert_eq!(answers.join().unwrap().unwrap(), 20);
         stop.set(true);
         for fiber in busy {
             fiber.join().unwrap();
@@ -526,6 +532,8 @@ fn the_blocking_pool_is_bounded() {
     let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let (now, most): (&'static _, &'static _) =
         (Box::leak(Box::new(now)), Box::leak(Box::new(most)));
+    // Each job waits for two others: there are three at a time, however slow the machine.
+    let three: &'static _ = Box::leak(Box::new(std::sync::Barrier::new(3)));
     rt.run(|| {
         let fibers: Vec<_> = (0..60)
             .map(|n| {
@@ -533,6 +541,7 @@ fn the_blocking_pool_is_bounded() {
                     ramie::unblock(|| {
                         let running = now.fetch_add(1, Ordering::SeqCst) + 1;
                         most.fetch_max(running, Ordering::SeqCst);
+                        three.wait();
                         std::thread::sleep(MS);
                         now.fetch_sub(1, Ordering::SeqCst);
                         n

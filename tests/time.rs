@@ -7,6 +7,7 @@ use ramie::cancel;
 use ramie::time::{
     Duration, Instant, MissedTick, deadline, interval, interval_at, sleep, sleep_until, timeout,
 };
+use std::io::ErrorKind;
 
 const MS: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -114,6 +115,40 @@ fn many_sleeps() {
                 })
                 .collect();
             fibers.into_iter().for_each(|fiber| fiber.join().unwrap());
+        });
+    }
+}
+
+/// Sleeps, timeouts that expire and that do not, and ends that are far away, all at once: what is
+/// near comes neither early nor never, whatever waits beside it.
+#[test]
+fn near_and_far_beside_each_other() {
+    let _watchdog = watch::dog();
+    for workers in [1, 2] {
+        runtime(workers).run(|| {
+            let far = [HOUR, 10_000 * HOUR, 100 * 10_000 * HOUR, Duration::MAX];
+            let far = far.map(|duration| ramie::spawn(move || sleep(duration)));
+            let near = |n: u32| {
+                let short = Duration::from_micros(u64::from(n) * 7919 % 200_000);
+                let start = Instant::now();
+                if n.is_multiple_of(2) {
+                    let slept = timeout(HOUR * (1 + n), || {
+                        sleep(short);
+                        cancel::check()
+                    });
+                    assert!(slept.is_ok());
+                } else {
+                    let ended = timeout(short, || {
+                        sleep(HOUR);
+                        cancel::check()
+                    });
+                    assert_eq!(ended.unwrap_err().kind(), ErrorKind::TimedOut);
+                }
+                assert!(start.elapsed() >= short);
+            };
+            let near: Vec<_> = (0..5_000).map(|n| ramie::spawn(move || near(n))).collect();
+            near.into_iter().for_each(|fiber| fiber.join().unwrap());
+            far.into_iter().for_each(|fiber| fiber.cancel_join().unwrap());
         });
     }
 }

@@ -1,7 +1,10 @@
 //! A bare io_uring for the limits: set up as well as the kernel allows, no scheduler around it.
 
-use io_uring::{IoUring, cqueue, squeue};
+#![allow(dead_code, reason = "each program uses some of it")]
+
+use io_uring::{IoUring, cqueue, squeue, types};
 use std::io;
+use std::time::Duration;
 
 /// A ring for one thread. Operations are numbered by the caller; `turn` gives back what is done.
 pub struct Ring {
@@ -25,6 +28,18 @@ impl Ring {
 
     pub fn registered(&self) -> io_uring::Submitter<'_> {
         self.ring.submitter()
+    }
+
+    /// Waits for so long, while nothing is in flight.
+    pub fn wait(&mut self, timeout: Duration) -> io::Result<()> {
+        let timeout = types::Timespec::from(timeout);
+        let args = types::SubmitArgs::new().timespec(&timeout);
+        match self.ring.submitter().submit_with_args(1, &args) {
+            Err(error) if ![libc::ETIME, libc::EINTR].map(Some).contains(&error.raw_os_error()) => {
+                Err(error)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Runs a whole job: `next` fills in operations until it has no more of them or `depth` chains

@@ -20,7 +20,7 @@
 //! | `entry.rs`   | making a fiber from a closure; its first and its last step              |
 //! | `park.rs`    | [`AfterSwitch`], `suspend` and `resume`                                 |
 //! | `pending.rs` | an op in flight: the op, its outcome and the fiber that waits for it    |
-//! | `timer.rs`   | a deadline in a worker's timer heap                                     |
+//! | `timer.rs`   | a deadline among its worker's timers                                     |
 //! | `list.rs`    | a queue of started fibers                                               |
 //! | `spans.rs`   | leaving a fiber's tracing spans, and entering them again                |
 //! | `local.rs`   | fiber-local values                                                      |

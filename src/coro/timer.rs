@@ -1,4 +1,4 @@
-//! A deadline in a worker's timer heap (`sched/timers.rs`); lies on the waiting fiber's stack.
+//! A deadline among its worker's timers (`sched/timers.rs`); lies on the waiting fiber's stack.
 
 use super::bounds::Bound;
 use super::header::FiberPtr;

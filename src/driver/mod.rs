@@ -11,7 +11,8 @@
 //!   turn. Nothing needs to reach the kernel before the next turn.
 //! - `turn(ready, wait)` hands everything over, waits as told, and appends the fiber of each op
 //!   that the kernel is done with to `ready`, after storing the op's outcome; an op of a batch goes
-//!   into the batch's list instead. It calls nobody.
+//!   into the batch's list instead. It calls nobody. With many fibers ready it may leave what the
+//!   kernel has done since the last turn to the next one, which then leaves nothing.
 //! - `cancel(op)` asks for an op in flight to end early. The op still completes in some later turn:
 //!   with its result if that came first, else with `-ECANCELED`.
 //! - `close(fd)` closes a descriptor without anybody waiting for it: it is closed on return, unless

@@ -8,14 +8,12 @@
 //! While a thread unwinds its ops are performed whatever was asked, as if no report could be made:
 //! it would get lost in a destructor.
 
+use super::timers::FIRE_BATCH;
 use super::{Worker, current, wake_waiter};
 use crate::coro::header::{BLOCKS, Waiting};
 use crate::coro::{Bound, Bounds, FiberPtr, OnCancel, Timer, TimerPtr, Waiter};
 use crate::sys::clock::{self, NEVER};
 use std::io;
-
-/// Timers fired at once.
-const FIRE_BATCH: usize = 16;
 
 thread_local! {
     /// The bounds of code that is on no fiber.
@@ -70,13 +68,13 @@ impl Worker {
         loop {
             // Several at a time: while the memory of one is on its way, so is that of the next.
             let mut due = [None; FIRE_BATCH];
-            let mut timers = self.timers.borrow_mut();
-            due.iter_mut().for_each(|due| *due = timers.pop_due(now_ns));
-            drop(timers);
-            for timer in due {
-                let Some(timer) = timer else { return };
+            let count = self.timers.borrow_mut().pop_due(now_ns, &mut due);
+            for timer in due.into_iter().flatten() {
                 timer.set_removed();
                 self.fire(timer);
+            }
+            if count < FIRE_BATCH {
+                return;
             }
         }
     }

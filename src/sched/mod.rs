@@ -18,7 +18,8 @@
 //! | `fresh.rs`    | a worker's fresh fibers, which others may steal                           |
 //! | `deque.rs`    | a queue of which only thieves pay for the stealing                        |
 //! | `joins.rs`    | joins whose second half nobody has begun                                  |
-//! | `timers.rs`   | a worker's deadlines                                                      |
+//! | `timers.rs`   | a worker's timers, and when it wakes up for them                          |
+//! | `deadlines.rs`| the order of deadlines: a heap of those that are near, a wheel for others |
 //! | `inbox.rs`    | what other threads put into a worker                                      |
 //! | `remote.rs`   | the part of a worker that other threads may touch                         |
 //! | `shared.rs`   | a runtime: its workers, who sleeps, what came from outside                |
@@ -34,6 +35,7 @@ pub(crate) mod blocking;
 pub(crate) mod cancel;
 mod children;
 pub(crate) mod current;
+mod deadlines;
 pub(crate) mod deque;
 mod detach;
 mod ends;

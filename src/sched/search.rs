@@ -37,7 +37,18 @@ pub(crate) struct State {
     slept_long: Cell<bool>,
     /// How often to wait for mail in vain before a sleep.
     mail_waits: Cell<u32>,
+    /// Nothing but the time of a timer ended the last sleep, and no search has been since.
+    woke_for_timer: Cell<bool>,
     pub(super) thief: Thief,
+}
+
+/// What ended a look around.
+#[derive(PartialEq)]
+enum Found {
+    Nothing,
+    Work,
+    /// A timer of this worker's.
+    Timer,
 }
 
 impl State {
@@ -48,6 +59,7 @@ impl State {
             sentry_sleep: Cell::new(SENTRY_MIN),
             slept_long: Cell::new(false),
             mail_waits: Cell::new(0),
+            woke_for_timer: Cell::new(false),
             thief: Thief::new(config),
         }
     }
@@ -73,12 +85,15 @@ impl Worker {
         let counted = summoned || shared.start_search();
         if counted {
             let alone = self.search.sentry.get() || !shared.idle().others_awake();
-            let spin = if alone && !self.work_elsewhere(2) {
+            // A worker that only got up for its timers has no reason to expect more; and if there
+            // are many of them it does so all the time.
+            let for_timer = self.search.woke_for_timer.take() && !summoned;
+            let spin = if (alone || for_timer) && !self.work_elsewhere(2) {
                 Duration::ZERO
             } else {
                 shared.config().spin
             };
-            let found = self.look_around(spin);
+            let found = self.look_around(spin) != Found::Nothing;
             shared.idle().end_search();
             // Whoever was skipped because we searched must not be forgotten.
             if found && self.work_elsewhere(1) {
@@ -111,22 +126,23 @@ impl Worker {
             return false;
         }
         let found = self.look_around(self.shared.config().spin * MAIL_SPINS);
-        self.search.mail_waits.set(if found { MAIL_WAITS } else { left - 1 });
-        found
+        let in_vain = found != Found::Work;
+        self.search.mail_waits.set(if in_vain { left - 1 } else { MAIL_WAITS });
+        found != Found::Nothing
     }
 
-    fn look_around(&self, spin: Duration) -> bool {
+    fn look_around(&self, spin: Duration) -> Found {
         let end_ns = if spin.is_zero() { 0 } else { clock::deadline_ns(spin) };
         loop {
             for _ in 0..LOOKS_PER_CLOCK {
                 if self.take_external() || self.steal() {
-                    return true;
+                    return Found::Work;
                 }
                 if self.remote.has_mail() || self.driver.borrow_mut().has_events() {
-                    return true;
+                    return Found::Work;
                 }
                 if end_ns == 0 {
-                    return false;
+                    return Found::Nothing;
                 }
                 for _ in 0..8 {
                     std::hint::spin_loop();
@@ -134,13 +150,16 @@ impl Worker {
             }
             let now_ns = clock::now_ns();
             let due = self.timers.borrow().next_deadline_ns().is_some_and(|due| due <= now_ns);
-            if due || self.must_heed(self.shared.phase()) {
-                return due;
+            if due {
+                return Found::Timer;
+            }
+            if self.must_heed(self.shared.phase()) {
+                return Found::Nothing;
             }
             // What is not worth taking yet may be soon, and lying down is refused meanwhile. The
             // loop has other things to look at, but not often.
             if now_ns >= end_ns && (now_ns >= end_ns + LINGER_NS || !self.work_elsewhere(2)) {
-                return false;
+                return Found::Nothing;
             }
         }
     }
@@ -180,7 +199,8 @@ impl Worker {
         let longest = if sentry {
             let nap = self.search.sentry_sleep.get();
             self.search.sentry_sleep.set((nap * 2).min(SENTRY_MAX));
-            Some(nap)
+            // If a timer ends the sleep soon enough, it need not end twice.
+            Some(if self.has_timer_within(SENTRY_MAX) { SENTRY_MAX } else { nap })
         } else if leaves_post {
             // Somebody may have got up since we found nobody awake, and have left a lone fiber to
             // the sentry that it took us for.
@@ -199,9 +219,12 @@ impl Worker {
             let timeout = [next, longest].into_iter().flatten().min();
             let start_ns = clock::now_ns();
             self.turn(driver::Wait::Until(timeout));
-            if self.remote.has_mail() && clock::now_ns() - start_ns < SHORT_SLEEP_NS {
+            let (end_ns, mail) = (clock::now_ns(), self.remote.has_mail());
+            if mail && end_ns - start_ns < SHORT_SLEEP_NS {
                 self.search.mail_waits.set(MAIL_WAITS);
             }
+            let due = self.timers.borrow().next_deadline_ns().is_some_and(|due| due <= end_ns);
+            self.search.woke_for_timer.set(due && !mail && !self.has_ready());
         }
         shared.idle().get_up(&self.remote.sleep);
         self.search.slept_long.set(longest == Some(TRIM_QUIET) && !self.has_ready());
@@ -209,6 +232,11 @@ impl Worker {
         if shared.seat(self.index()).take_summons() {
             self.search.summoned.set(true);
         }
+    }
+
+    fn has_timer_within(&self, duration: Duration) -> bool {
+        let next_ns = self.timers.borrow().next_wake_ns();
+        next_ns.is_some_and(|next_ns| next_ns <= clock::deadline_ns(duration))
     }
 
     /// The worker has fibers to run: it looks around no more, whatever it is counted as, and passes

@@ -1,54 +1,38 @@
-//! A worker's timers: a 4-ary heap of deadlines.
+//! A worker's timers: whose they are, and when to wake up for them. Their order is in
+//! `deadlines.rs`.
 //!
 //! Arming and disarming cost no system call: the earliest deadline becomes the timeout of the one
 //! wait that the idle worker makes. Equal deadlines fire in the order they were armed.
 //!
-//! A wake-up costs a worker some ten microseconds, a timer a tenth of that. So a worker that has
+//! A wake-up costs a worker ten to thirty microseconds, a timer one. So a worker that has
 //! many timers does not sleep until the earliest, but a little longer: as many microseconds after
 //! those it has fired last as it has timers, and at most [`PAUSE_MAX_NS`]. What comes due meanwhile
 //! fires together.
 //!
-//! Four children per node rather than two: half the levels, and the children of a node, of 16 bytes
-//! each, share a cache line or two. Timers lie on as many stacks, where each costs a miss or two to
-//! get at, so nothing is written there when entries move: a timer knows its *slot*, and a table of
-//! slots says where in the heap it is.
+//! Timers lie on as many stacks, where each costs a miss or two to get at, that of its page's
+//! translation first. So nothing is written there when entries move: a timer knows its *slot*, and
+//! a table of slots says whose it is. And those that fire together are asked for together, since a
+//! core looks up several translations at a time.
 //!
-//! A timer without a deadline ([`NEVER`]) is in another table and has no place in the heap: that is
-//! how the end of a runtime finds a fiber that waits for as long as it takes. Coming and going
+//! A timer without a deadline ([`NEVER`]) is in another table and has no place in the order: that
+//! is how the end of a runtime finds a fiber that waits for as long as it takes. Coming and going
 //! costs it a few stores, and no system call is bounded because of it.
 #![forbid(unsafe_code)]
 
+use super::deadlines::Deadlines;
 use crate::arch::prefetch;
 use crate::coro::{FiberPtr, TimerPtr};
 use crate::sys::clock::NEVER;
 
-const ARITY: usize = 4;
+/// Timers fired at once.
+pub(super) const FIRE_BATCH: usize = 16;
 /// Set in the slot of a timer without a deadline.
 const ENDLESS: u32 = 1 << 31;
 /// No slot.
 const NONE: u32 = u32::MAX;
 /// Between two wake-ups for timers alone, for each timer and at most.
 const PAUSE_EACH_NS: u64 = 1_000;
-const PAUSE_MAX_NS: u64 = 200_000;
-
-#[derive(Clone, Copy)]
-struct Entry {
-    deadline_ns: u64,
-    /// Counts up and comes round.
-    sequence: u32,
-    slot: u32,
-}
-
-impl Entry {
-    #[inline]
-    fn is_before(&self, other: &Self) -> bool {
-        if self.deadline_ns == other.deadline_ns {
-            (self.sequence.wrapping_sub(other.sequence) as i32) < 0
-        } else {
-            self.deadline_ns < other.deadline_ns
-        }
-    }
-}
+const PAUSE_MAX_NS: u64 = 330_000;
 
 /// A number of timers that are on as many stacks.
 fn few(count: usize) -> u32 {
@@ -70,14 +54,10 @@ enum Endless {
 
 /// See the module's head.
 pub(crate) struct Timers {
-    heap: Vec<Entry>,
+    deadlines: Deadlines,
     slots: Vec<Slot>,
-    /// For each slot, the place of its timer in the heap. By itself, as it is written all the time:
-    /// that of a hundred thousand timers stays in a core's cache.
-    places: Vec<u32>,
     /// The slot freed last.
     free: Option<u32>,
-    sequence: u32,
     /// Timers without a deadline, the slot freed last, and how many there are.
     endless: Vec<Endless>,
     endless_free: u32,
@@ -89,11 +69,9 @@ pub(crate) struct Timers {
 impl Timers {
     pub(crate) fn new() -> Self {
         Self {
-            heap: Vec::new(),
+            deadlines: Deadlines::new(),
             slots: Vec::new(),
-            places: Vec::new(),
             free: None,
-            sequence: 0,
             endless: Vec::new(),
             endless_free: NONE,
             endless_count: 0,
@@ -103,25 +81,28 @@ impl Timers {
 
     /// How many there are, with those without a deadline.
     pub(crate) fn len(&self) -> usize {
-        self.heap.len() + self.endless_count
+        self.deadlines.len() + self.endless_count
     }
 
-    /// The earliest deadline.
+    /// The earliest deadline; when that was disarmed, perhaps a time that is a little before the
+    /// next.
     #[inline]
     pub(crate) fn next_deadline_ns(&self) -> Option<u64> {
-        self.heap.first().map(|entry| entry.deadline_ns)
+        self.deadlines.earliest_ns()
     }
 
     /// Until when a worker may sleep that has nothing else to do.
     pub(crate) fn next_wake_ns(&self) -> Option<u64> {
-        let pause_ns = (self.heap.len() as u64 * PAUSE_EACH_NS).min(PAUSE_MAX_NS);
+        let pause_ns = (self.deadlines.len() as u64 * PAUSE_EACH_NS).min(PAUSE_MAX_NS);
         self.next_deadline_ns().map(|next_ns| next_ns.max(self.fired_ns.saturating_add(pause_ns)))
     }
 
     #[inline]
     pub(crate) fn insert(&mut self, timer: TimerPtr) {
         if timer.deadline_ns() != NEVER {
-            return self.insert_in_heap(timer);
+            let slot = self.take_slot(timer);
+            timer.set_slot(slot);
+            return self.deadlines.insert(slot, timer.deadline_ns());
         }
         let slot = self.endless_free;
         match self.endless.get_mut(slot as usize) {
@@ -143,22 +124,13 @@ impl Timers {
         self.endless.push(Endless::Timer(timer));
     }
 
-    fn insert_in_heap(&mut self, timer: TimerPtr) {
-        let at = self.heap.len();
-        let slot = self.take_slot(timer);
-        timer.set_slot(slot);
-        self.sequence = self.sequence.wrapping_add(1);
-        let entry = Entry { deadline_ns: timer.deadline_ns(), sequence: self.sequence, slot };
-        self.heap.push(entry);
-        self.sift_up(at, entry);
-    }
-
     /// Takes out a timer that is in here.
     #[inline]
     pub(crate) fn remove(&mut self, timer: TimerPtr) {
         let slot = timer.slot();
         if slot & ENDLESS == 0 {
-            self.remove_slot(slot);
+            self.deadlines.remove(slot);
+            self.free_slot(slot);
         } else {
             let slot = slot & !ENDLESS;
             self.endless[slot as usize] = Endless::Free(self.endless_free);
@@ -168,27 +140,44 @@ impl Timers {
         timer.set_removed();
     }
 
-    /// Takes out the earliest timer if its deadline has come; any, if it is `NEVER`. The caller
-    /// tells the timer so (`set_removed`), before anybody else uses it.
-    pub(crate) fn pop_due(&mut self, now_ns: u64) -> Option<TimerPtr> {
-        let Some(&first) = self.heap.first() else {
-            return if now_ns == NEVER { self.pop_endless() } else { None };
-        };
-        if first.deadline_ns > now_ns {
-            return None;
+    /// Takes out the earliest timers whose deadline has come, as many as `due` has room for, and
+    /// says how many; with `NEVER`, also those without a deadline. The caller tells the timers so
+    /// (`set_removed`), before anybody else uses them.
+    pub(crate) fn pop_due(
+        &mut self,
+        now_ns: u64,
+        due: &mut [Option<TimerPtr>; FIRE_BATCH],
+    ) -> usize {
+        let mut slots = [0; FIRE_BATCH];
+        let mut count = 0;
+        while count < FIRE_BATCH
+            && let Some(slot) = self.deadlines.pop_due(now_ns)
+        {
+            prefetch((&raw const self.slots[slot as usize]).cast());
+            slots[count] = slot;
+            count += 1;
+        }
+        for (due, &slot) in due.iter_mut().zip(&slots[..count]) {
+            let (timer, fiber) = self.free_slot(slot);
+            timer.prefetch(fiber);
+            *due = Some(timer);
         }
         if now_ns != NEVER {
-            self.fired_ns = now_ns;
+            if count != 0 {
+                self.fired_ns = now_ns;
+            }
+            return count;
         }
-        let (timer, fiber) = self.remove_slot(first.slot);
-        timer.prefetch(fiber);
-        if let Some(next) = self.heap.first() {
-            prefetch((&raw const self.slots[next.slot as usize]).cast());
+        while count < FIRE_BATCH
+            && let Some(timer) = self.pop_endless()
+        {
+            due[count] = Some(timer);
+            count += 1;
         }
-        Some(timer)
+        count
     }
 
-    /// Takes out any timer, while the heap is empty. The table of slots goes with them.
+    /// Takes out any timer without a deadline. The table of slots goes with them.
     #[cold]
     fn pop_endless(&mut self) -> Option<TimerPtr> {
         self.endless_free = NONE;
@@ -201,20 +190,11 @@ impl Timers {
         None
     }
 
-    fn remove_slot(&mut self, slot: u32) -> (TimerPtr, FiberPtr) {
+    #[inline]
+    fn free_slot(&mut self, slot: u32) -> (TimerPtr, FiberPtr) {
         let freed = std::mem::replace(&mut self.slots[slot as usize], Slot::Free(self.free));
-        let Slot::Timer(timer, fiber) = freed else { panic!("a timer that is in no heap") };
+        let Slot::Timer(timer, fiber) = freed else { panic!("a timer that is not armed") };
         self.free = Some(slot);
-        let at = self.places[slot as usize] as usize;
-        let last = self.heap.pop().expect("the timer is in the heap");
-        if at < self.heap.len() {
-            // The last entry takes its place and finds its own from there.
-            if at > 0 && last.is_before(&self.heap[(at - 1) / ARITY]) {
-                self.sift_up(at, last);
-            } else {
-                self.sift_down(at, last);
-            }
-        }
         (timer, fiber)
     }
 
@@ -229,56 +209,26 @@ impl Timers {
         }
         let slot = few(self.slots.len());
         self.slots.push(taken);
-        self.places.push(0);
         slot
-    }
-
-    #[inline]
-    fn place(&mut self, at: usize, entry: Entry) {
-        self.heap[at] = entry;
-        self.places[entry.slot as usize] = at as u32;
-    }
-
-    fn sift_up(&mut self, mut at: usize, entry: Entry) {
-        while at > 0 {
-            let parent = (at - 1) / ARITY;
-            if !entry.is_before(&self.heap[parent]) {
-                break;
-            }
-            self.place(at, self.heap[parent]);
-            at = parent;
-        }
-        self.place(at, entry);
-    }
-
-    fn sift_down(&mut self, mut at: usize, entry: Entry) {
-        loop {
-            let first = at * ARITY + 1;
-            let end = (first + ARITY).min(self.heap.len());
-            if first >= end {
-                break;
-            }
-            let mut least = first;
-            for child in first + 1..end {
-                if self.heap[child].is_before(&self.heap[least]) {
-                    least = child;
-                }
-            }
-            if !self.heap[least].is_before(&entry) {
-                break;
-            }
-            self.place(at, self.heap[least]);
-            at = least;
-        }
-        self.place(at, entry);
     }
 }
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use super::{NEVER, Timers};
-    use crate::coro::Timer;
+    use super::{FIRE_BATCH, NEVER, Timers};
     use crate::coro::fake::{FakeFiber, timer_ptr};
+    use crate::coro::{Timer, TimerPtr};
+
+    fn fire(timers: &mut Timers, now_ns: u64, mut fired: impl FnMut(TimerPtr)) {
+        loop {
+            let mut due = [None; FIRE_BATCH];
+            let count = timers.pop_due(now_ns, &mut due);
+            due.into_iter().flatten().for_each(&mut fired);
+            if count < FIRE_BATCH {
+                return;
+            }
+        }
+    }
 
     /// Armed, disarmed and fired in any order, against a list that is searched. With those without
     /// a deadline, and at last as at the end of a runtime, when all fire.
@@ -312,7 +262,7 @@ mod tests {
                 assert_eq!(heap.len(), armed.len());
                 let first = armed.iter().map(|timer| timer.deadline_ns).min();
                 assert_eq!(heap.next_deadline_ns(), first.filter(|first| *first != NEVER));
-                while let Some(due) = heap.pop_due(now_ns) {
+                fire(&mut heap, now_ns, |due| {
                     due.set_removed();
                     // `min_by_key` returns the first of several.
                     let earliest = armed.iter().min_by_key(|timer| timer.deadline_ns).unwrap();
@@ -321,11 +271,9 @@ mod tests {
                         std::ptr::eq(armed[fired], *earliest) && earliest.deadline_ns <= now_ns
                     );
                     armed.remove(fired);
-                }
+                });
             }
-            while let Some(due) = heap.pop_due(NEVER) {
-                due.set_removed();
-            }
+            fire(&mut heap, NEVER, |due| due.set_removed());
             assert!(heap.len() == 0 && timers.iter().all(|timer| !timer.in_heap()));
         }
     }

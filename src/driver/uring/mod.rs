@@ -50,6 +50,9 @@ const TAG_BITS: u32 = TAGS.count_ones();
 /// Completions taken at a time.
 const BATCH: usize = 16;
 
+/// With so many fibers ready, deferred completions wait for the next turn; see `Uring::hand_over`.
+const ENOUGH: usize = 64;
+
 /// Rounds of running deferred completions in one turn; more would starve the ready fibers.
 const MAX_DRAINS: usize = 64;
 
@@ -70,6 +73,8 @@ pub(crate) struct Uring {
     ending: bool,
     /// The request to end everything found no room.
     cancel_all_due: bool,
+    /// The last turn left deferred completions for this one.
+    put_off: bool,
 }
 
 impl Uring {
@@ -90,6 +95,7 @@ impl Uring {
             cancels: PendingList::new(),
             ending: false,
             cancel_all_due: false,
+            put_off: false,
         })
     }
 
@@ -158,6 +164,7 @@ impl Uring {
 
     pub(super) fn turn(&mut self, ready: &FiberList, wait: Wait) {
         self.work_off_lists(ready);
+        let mut looked = true;
         let listed = !self.backlog.is_empty() || !self.cancels.is_empty() || self.cancel_all_due;
         match wait {
             Wait::Until(timeout) if !listed => {
@@ -173,17 +180,14 @@ impl Uring {
                     self.ring.submit();
                 }
             }
-            _ => {
-                if !self.ring.is_idle() {
-                    self.ring.submit();
-                }
-            }
+            _ => looked = self.hand_over(ready),
         }
         self.reap(ready);
         for _ in 0..MAX_DRAINS {
-            if !self.ring.has_deferred() {
+            if ready.len() >= ENOUGH || !self.ring.has_deferred() {
                 break;
             }
+            looked = true;
             self.ring.run_deferred();
             if self.reap(ready) == 0 {
                 // Nothing came, and the flag may stay up: a waker on another CPU raises it after we
@@ -192,6 +196,26 @@ impl Uring {
                 break;
             }
         }
+        self.put_off = !looked;
+    }
+
+    /// Hands over what is queued, without waiting. Returns whether deferred completions were run,
+    /// too.
+    ///
+    /// Where many fibers are under way, what each of them needs is in the near caches only for a
+    /// while: those that are ready are served first, with their sends, before the kernel is let
+    /// loose on what others have received. But never twice in a row, so that no completion waits
+    /// for more than one turn.
+    #[inline]
+    fn hand_over(&mut self, ready: &FiberList) -> bool {
+        let many = ready.len() + self.ring.queued() >= ENOUGH;
+        if many && !self.put_off && self.ring.submit_only() {
+            return false;
+        }
+        if !self.ring.is_idle() {
+            self.ring.submit();
+        }
+        true
     }
 
     /// Tries again what found no room earlier.

@@ -152,6 +152,20 @@ impl Ring {
         self.enter(count, 0, EnterFlags::GETEVENTS, None)
     }
 
+    /// How many entries there are to hand over.
+    #[inline]
+    pub(super) fn queued(&self) -> usize {
+        self.sq.len()
+    }
+
+    /// Hands all entries over and leaves deferred work alone. `false` as for `submit`.
+    #[inline]
+    pub(super) fn submit_only(&mut self) -> bool {
+        self.sq.sync();
+        let count = self.sq.len() as u32;
+        count == 0 || self.enter(count, 0, EnterFlags::empty(), None)
+    }
+
     /// Hands all entries over, and looks at deferred work only if there is some, without regard to
     /// whether it completes anything.
     pub(super) fn hand_over(&mut self) {
