@@ -145,3 +145,39 @@ fn credentials_beside_descriptors() {
         assert_eq!((n, received.len()), (1, 253));
     });
 }
+
+/// Errors that nobody reads make `poll` call the socket ready for ever: whoever receives several
+/// datagrams at once waits all the same.
+#[test]
+fn a_queue_of_errors_that_nobody_reads() {
+    let _watchdog = watch::dog();
+    runtime(1).run(|| {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let on: libc::c_int = 1;
+        // SAFETY: an option of that length.
+        let result = unsafe {
+            let (fd, on) = (socket.as_raw_fd(), std::ptr::from_ref(&on).cast());
+            let len = size_of::<libc::c_int>() as libc::socklen_t;
+            libc::setsockopt(fd, libc::IPPROTO_IP, libc::IP_RECVERR, on, len)
+        };
+        assert_eq!(result, 0);
+        // Nobody is there: that is the first error, and stays in the queue.
+        let nobody = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        socket.send_to(b"x", nobody).unwrap();
+        let socket = ramie::net::UdpSocket::from(socket);
+        assert!(socket.recv_from(&mut [0]).is_err());
+        let late = ramie::time::timeout(std::time::Duration::from_millis(20), || {
+            socket.recv_many(&mut [io::IoSliceMut::new(&mut [0; 4])])
+        });
+        assert!(late.is_err());
+        let addr = socket.local_addr().unwrap();
+        let sender = ramie::spawn(move || {
+            let sender = ramie::net::UdpSocket::bind("127.0.0.1:0")?;
+            sender.send_to(b"late", addr)
+        });
+        let mut buf = [0; 4];
+        let got = socket.recv_many(&mut [io::IoSliceMut::new(&mut buf)]).unwrap();
+        assert_eq!((got.len(), &buf), (1, b"late"));
+        assert_eq!(sender.join().unwrap().unwrap(), 4);
+    });
+}

@@ -6,6 +6,7 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use super::socket::{Socket, Way, in_time};
 use crate::op::Op;
@@ -13,6 +14,9 @@ use crate::op::decode::decode;
 use crate::sched;
 use crate::sys::datagrams::{recvmmsg, sendmmsg};
 use crate::sys::socket::SockAddr;
+
+/// How long what cannot be waited for is left alone.
+const LOOK: Duration = Duration::from_millis(1);
 
 impl<S: Into<OwnedFd> + AsFd> Socket<S> {
     /// As `UdpSocket::recv_many`.
@@ -51,6 +55,7 @@ impl<S: Into<OwnedFd> + AsFd> Socket<S> {
             Way::Read => libc::POLLIN,
             Way::Write => libc::POLLOUT,
         };
+        let end = self.timeout(way).map(|timeout| (Instant::now(), timeout));
         // Who always finds something to do would never let others run.
         sched::submit::yield_now();
         loop {
@@ -59,7 +64,14 @@ impl<S: Into<OwnedFd> + AsFd> Socket<S> {
                 return decode(result).map(|count| count as usize);
             }
             let ready = Op::Poll { fd: self.as_fd(), events };
-            in_time(sched::submit_within(ready, self.timeout(way)))?;
+            let left = end.map(|(start, timeout)| timeout.saturating_sub(start.elapsed()));
+            let found = in_time(sched::submit_within(ready, left))?;
+            if found & u32::from(events.cast_unsigned()) == 0 {
+                // Something else is pending for good, such as a queue of errors that nobody reads:
+                // `poll` says so at once, each time.
+                crate::time::sleep(LOOK.min(left.unwrap_or(LOOK)));
+                crate::cancel::check()?;
+            }
         }
     }
 }

@@ -111,6 +111,12 @@ pub(crate) fn linkat(
     answer(unsafe { libc::linkat(old_dir, old.as_ptr(), new_dir, new.as_ptr(), flags) } as isize)
 }
 
+/// `mkfifo`.
+pub(crate) fn mkfifo(path: &CStr, mode: u32) -> i32 {
+    // SAFETY: the string lives for the whole call.
+    answer(unsafe { libc::mkfifo(path.as_ptr(), mode as libc::mode_t) } as isize)
+}
+
 /// `symlinkat`.
 pub(crate) fn symlinkat(target: &CStr, dir: Option<BorrowedFd<'_>>, path: &CStr) -> i32 {
     // SAFETY: both strings live for the whole call.

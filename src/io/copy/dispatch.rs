@@ -17,6 +17,7 @@ use crate::fs::File;
 use crate::io::{PipeReader, PipeWriter};
 use crate::net::TcpStream;
 use crate::net::unix::UnixStream;
+use crate::process::{ChildStderr, ChildStdin, ChildStdout};
 
 /// A type's id with all its lifetimes replaced by `'static`.
 fn id_of<T: ?Sized>() -> TypeId {
@@ -70,6 +71,7 @@ pub(super) fn source<R: ?Sized + Read>(reader: &mut R) -> Option<&mut dyn Source
         TcpStream, &TcpStream, &mut TcpStream,
         UnixStream, &UnixStream, &mut UnixStream,
         PipeReader, &PipeReader, &mut PipeReader,
+        ChildStdout, &mut ChildStdout, ChildStderr, &mut ChildStderr,
     );
     None
 }
@@ -88,6 +90,7 @@ pub(super) fn sink<W: ?Sized + Write>(writer: &mut W) -> Option<&mut dyn Sink> {
         TcpStream, &TcpStream, &mut TcpStream,
         UnixStream, &UnixStream, &mut UnixStream,
         PipeWriter, &PipeWriter, &mut PipeWriter,
+        ChildStdin, &ChildStdin, &mut ChildStdin,
     );
     None
 }
@@ -114,5 +117,22 @@ mod tests {
         assert!(source(object).is_none() && source(&mut bytes).is_none());
         assert!(sink(&mut Vec::new()).is_none() && sink(&mut BufWriter::new(&file)).is_some());
         assert!(is_source(file));
+    }
+
+    #[test]
+    fn the_streams_of_a_child() {
+        use std::process::Stdio;
+        let mut cat = crate::process::Command::new("cat");
+        let mut child = cat.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (mut to, mut from) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        assert!(sink(&mut to).is_some() && source(&mut from).is_some());
+        let mut file = File::open("Cargo.toml").unwrap();
+        let len = file.metadata().unwrap().len();
+        assert_eq!(crate::io::copy(&mut file, &mut to).unwrap(), len);
+        drop(to);
+        let mut text = Vec::new();
+        assert_eq!(crate::io::copy(&mut from, &mut text).unwrap(), len);
+        assert_eq!(text, std::fs::read("Cargo.toml").unwrap());
+        assert!(child.wait().unwrap().success());
     }
 }

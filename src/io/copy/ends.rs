@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use crate::fs::File;
 use crate::io::{PipeReader, PipeWriter};
+use crate::process::{ChildStderr, ChildStdin, ChildStdout};
 
 /// A reader of a descriptor.
 pub(crate) trait Source: Read {
@@ -96,6 +97,8 @@ macro_rules! plain {
 
 plain!(Source for PipeReader, &PipeReader);
 plain!(Sink for PipeWriter, &PipeWriter);
+plain!(Source for ChildStdout, ChildStderr);
+plain!(Sink for ChildStdin, &ChildStdin);
 
 impl<S: Source> Source for &mut S {
     fn fd(&self) -> Option<BorrowedFd<'_>> {

@@ -42,6 +42,8 @@ pub(super) enum Copied {
     All,
     /// Something is left, perhaps, and is to be copied in another way.
     Part,
+    /// Likewise, and it seems to be so many bytes.
+    Few(u64),
 }
 
 /// One step.
@@ -71,7 +73,10 @@ pub(super) fn copy(
         result?;
     }
     let (Some(from), Some(to)) = (source.fd(), sink.fd()) else { return Ok(Copied::Part) };
-    let Some(way) = Way::of(from, to)? else { return Ok(Copied::Part) };
+    let way = match Way::of(from, to)? {
+        Ok(way) => way,
+        Err(left) => return Ok(Copied::Few(left.min(source.limit()))),
+    };
     sink.empty()?;
     let mut any = false;
     loop {
@@ -118,7 +123,8 @@ enum Way {
 }
 
 impl Way {
-    fn of(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<Option<Way>> {
+    /// Or, if a buffer is better, how many bytes there seem to be; 0 if nothing is known.
+    fn of(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<Result<Way, u64>> {
         let (source, target) = (transfer::kind(from), transfer::kind(to));
         let left = match source {
             Kind::File(size) => size.saturating_sub(position(from).unwrap_or(0)),
@@ -126,9 +132,9 @@ impl Way {
             Kind::Other => 0,
         };
         if left <= FEW {
-            return Ok(None);
+            return Ok(Err(left));
         }
-        Ok(match (source, target) {
+        let way = match (source, target) {
             (Kind::File(_), Kind::File(_)) => Some(Way::Files),
             (Kind::File(_), Kind::Socket | Kind::Pipe) if blocks_thread() => {
                 Some(Way::Send).filter(|_| !transfer::heeds_sigpipe())
@@ -138,12 +144,13 @@ impl Way {
             (Kind::Pipe, _) | (_, Kind::Pipe) => Some(Way::Pipe(source, target)),
             (Kind::File(_), Kind::Socket) => {
                 // Without descriptors to spare, a buffer will do.
-                let Ok((reader, writer)) = io::pipe() else { return Ok(None) };
+                let Ok((reader, writer)) = io::pipe() else { return Ok(Err(0)) };
                 let room = transfer::set_room(writer.as_fd(), ROOM);
                 Some(Way::Through(reader, writer, room as u64))
             }
             _ => None,
-        })
+        };
+        Ok(way.ok_or(0))
     }
 
     /// Copies some bytes, `limit` at most, and counts them.

@@ -28,8 +28,9 @@ const LONG: usize = 256 << 10;
 /// As in std, bytes that need not come into the process stay in the kernel where both ends allow
 /// it: between files, from a file to a socket or a pipe, and from or to a pipe. That goes for
 /// [`File`](crate::fs::File), [`TcpStream`](crate::net::TcpStream),
-/// [`UnixStream`](crate::os::unix::net::UnixStream) and the ends of a [`pipe`](super::pipe), for
-/// references to them, in a [`Take`](io::Take), a [`BufReader`](io::BufReader) or a
+/// [`UnixStream`](crate::os::unix::net::UnixStream), the ends of a [`pipe`](super::pipe), a child's
+/// standard streams, for references to them, in a [`Take`](io::Take), a
+/// [`BufReader`](io::BufReader) or a
 /// [`BufWriter`](io::BufWriter), and in a `Take` and a `BufReader` together. What a `BufReader`
 /// holds is copied first. Everything else is read and written.
 ///
@@ -97,10 +98,18 @@ where
     R: ?Sized + Read,
     W: ?Sized + Write,
 {
-    if let (Some(source), Some(sink)) = (dispatch::source(reader), dispatch::sink(writer))
-        && kernel::copy(source, sink, copied)? == kernel::Copied::All
-    {
-        return Ok(());
+    if let (Some(source), Some(sink)) = (dispatch::source(reader), dispatch::sink(writer)) {
+        match kernel::copy(source, sink, copied)? {
+            kernel::Copied::All => return Ok(()),
+            kernel::Copied::Few(left) if left > SHORT as u64 => {
+                // All in one go, and the end is seen by the room that is left over.
+                let mut all = vec![0; left as usize + 1];
+                if copy_through(&mut all, reader, writer, copied)? {
+                    return Ok(());
+                }
+            }
+            kernel::Copied::Few(_) | kernel::Copied::Part => {}
+        }
     }
     let mut short = [0; SHORT];
     if copy_through(&mut short, reader, writer, copied)? {

@@ -13,8 +13,10 @@ pub use std::os::unix::fs::{
     chroot,
 };
 
-use crate::fs::symlink_at;
+use crate::fs::{symlink_at, with_cstr};
+use crate::op::decode::decode;
 use crate::sched::blocking;
+use crate::sys::path::mkfifo as mkfifo_at;
 
 /// Creates a symbolic link at `link` that says `original`.
 ///
@@ -32,6 +34,27 @@ use crate::sched::blocking;
 /// ```
 pub fn symlink<P: AsRef<Path>, Q: AsRef<Path>>(original: P, link: Q) -> io::Result<()> {
     symlink_at(original.as_ref(), None, link.as_ref())
+}
+
+/// Creates a FIFO at `path`, with `mode` less the umask. std has it only on nightly, with a
+/// `Permissions` in place of the mode.
+///
+/// # Errors
+/// [`AlreadyExists`](io::ErrorKind::AlreadyExists) if there is something at `path`, and others of
+/// `mkfifo`.
+///
+/// # Examples
+/// ```
+/// use ramie::os::unix::fs::FileTypeExt;
+///
+/// let path = std::env::temp_dir().join(format!("ramie-mkfifo-{}", std::process::id()));
+/// ramie::os::unix::fs::mkfifo(&path, 0o600)?;
+/// assert!(ramie::fs::metadata(&path)?.file_type().is_fifo());
+/// # ramie::fs::remove_file(&path)?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn mkfifo<P: AsRef<Path>>(path: P, mode: u32) -> io::Result<()> {
+    with_cstr(path.as_ref(), |path| blocking(|| decode(mkfifo_at(path, mode)))).map(drop)
 }
 
 /// Changes the owner and the group of `dir`, following links; `None` leaves one as it is.
