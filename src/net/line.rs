@@ -11,7 +11,7 @@
 //! The lock is held across the taking, for a turn of the worker. A plain thread waits that long: if
 //! it went past the lock into the kernel, it would wait there while connections are kept here. But
 //! not for ever, as the holder may have been left behind by the end of its runtime; and a worker's
-//! thread that cannot suspend does not wait at all, as the holder may be a fiber of that very thread.
+//! thread that cannot suspend does not wait at all, as the holder may be a fiber of its own.
 
 use std::collections::VecDeque;
 use std::io;
