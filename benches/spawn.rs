@@ -5,7 +5,8 @@
 //! million leaves (the time is per leaf, so that nanoseconds are milliseconds for the whole tree).
 //! The limit is corosensei on a stack that is kept: prepare a fiber, run it to its end, nothing
 //! scheduled, nothing shared; for the tree, on a kept stack per level. The peer in std is a thread.
-//! Two workers are compared with one, too: a second worker should not slow small work down.
+//! Two workers are compared with one, too: a second worker should not slow small work down, and the
+//! ratio of these rows says whether it does.
 //! Other runtimes are in `benches/peers`.
 
 mod common;
@@ -41,12 +42,12 @@ fn main() {
         common::unpin();
         bench.run(ONE_2, OURS, || ours_one_by_one(2, n));
         bench.run(ONE_2, "std::thread", || threads_one_by_one(threads));
-        bench.run(ONE_2, "ramie, 1 worker", || ours_one_by_one(1, n));
+        bench.run(ONE_2, "ramie on 1 worker", || ours_one_by_one(1, n));
         bench.run(BATCH_2, OURS, || ours_batches(2, n));
-        bench.run(BATCH_2, "ramie, 1 worker", || ours_batches(1, n));
+        bench.run(BATCH_2, "ramie on 1 worker", || ours_batches(1, n));
         bench.run(BATCH_2, "std::thread", || threads_batches(threads));
         bench.run(SKYNET_2, OURS, || ours_skynet(2, leaves));
-        bench.run(SKYNET_2, "ramie, 1 worker", || ours_skynet(1, leaves));
+        bench.run(SKYNET_2, "ramie on 1 worker", || ours_skynet(1, leaves));
         bench.run(SKYNET_2, "bare, kept stacks", || bare_skynet(leaves));
     }
     bench.print();

@@ -7,6 +7,7 @@
 use ramie::net::{Shutdown, TcpListener, TcpStream};
 use ramie::sync::broadcast::{self, RecvError, Sender};
 use ramie::sync::{Arc, Mutex};
+use ramie::{eprintln, println};
 use std::io::{self, Read, Write};
 use std::time::Duration;
 use tungstenite::error::ProtocolError;

@@ -11,6 +11,7 @@ use ramie::io::{self, IsTerminal};
 use ramie::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, symlink};
 use ramie::sync::Semaphore;
 use ramie::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use ramie::{eprint, eprintln};
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};

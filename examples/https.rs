@@ -10,6 +10,8 @@
 
 use ramie::fs;
 use ramie::net::{TcpListener, TcpStream};
+use ramie::time::timeout;
+use ramie::{eprintln, println};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{
@@ -21,7 +23,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
-const PATIENCE: Option<Duration> = Some(Duration::from_secs(30));
+/// For a whole head to come, however slowly, and for each write.
+const PATIENCE: Duration = Duration::from_secs(30);
 const MAX_HEAD: u64 = 16 << 10;
 
 #[ramie::main]
@@ -60,18 +63,11 @@ fn serve(cert: &str, key: &str, address: &str) -> Outcome<()> {
 }
 
 fn greet(mut stream: TcpStream, config: Arc<ServerConfig>) -> Outcome<()> {
-    stream.set_read_timeout(PATIENCE)?;
-    stream.set_write_timeout(PATIENCE)?;
+    stream.set_write_timeout(Some(PATIENCE))?;
     let mut connection = ServerConnection::new(config)?;
     let mut stream = BufReader::new(Stream::new(&mut connection, &mut stream));
     loop {
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            let left = MAX_HEAD - head.len() as u64;
-            if stream.by_ref().take(left).read_until(b'\n', &mut head)? == 0 {
-                return Ok(());
-            }
-        }
+        let Some(head) = timeout(PATIENCE, || read_head(&mut stream))? else { return Ok(()) };
         let path = head.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
         let greeting = format!("Hello, {}!\n", String::from_utf8_lossy(path).trim_matches('/'));
         let answer = format!(
@@ -81,6 +77,18 @@ fn greet(mut stream: TcpStream, config: Arc<ServerConfig>) -> Outcome<()> {
         stream.get_mut().write_all(answer.as_bytes())?;
         stream.get_mut().flush()?;
     }
+}
+
+/// `None` at the end, or if there is more than we care to read.
+fn read_head(stream: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let left = MAX_HEAD - head.len() as u64;
+        if stream.by_ref().take(left).read_until(b'\n', &mut head)? == 0 {
+            return Ok(None);
+        }
+    }
+    Ok(Some(head))
 }
 
 fn get(cert: &str, host: &str, port: u16, path: &str) -> Outcome<()> {

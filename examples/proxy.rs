@@ -8,6 +8,7 @@
 
 use ramie::io::{self, ErrorKind};
 use ramie::net::{Shutdown, TcpListener, TcpStream};
+use ramie::{eprintln, println};
 use std::process::ExitCode;
 use std::time::Duration;
 

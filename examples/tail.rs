@@ -3,6 +3,7 @@
 //!
 //! `cargo run --release --example tail -- FILE...`
 
+use ramie::eprintln;
 use ramie::fs::File;
 use ramie::watch::{EventKind, Watcher};
 use std::io::{self, Read, Seek, SeekFrom, Write};

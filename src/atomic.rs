@@ -1,7 +1,7 @@
 //! The atomics of the lock-free protocols (`coro/signal`, `coro/cancel`, `coro/children`,
-//! `sched/inbox`, `sched/idle`, `driver/wake`, `sync`): std's, or loom's in this crate's own tests
-//! under `--cfg loom`, so that a model checker can try every interleaving of exactly the code that
-//! ships.
+//! `sched/deque`, `sched/inbox`, `sched/idle`, `driver/wake`, `sync`): std's, or loom's in this
+//! crate's own tests under `--cfg loom`, so that a model checker can try every interleaving of
+//! exactly the code that ships.
 
 #[cfg(not(all(test, loom)))]
 pub(crate) use core::sync::atomic::{

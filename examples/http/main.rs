@@ -10,12 +10,15 @@ use files::Answer;
 use httparse::{Request, Status};
 use httpdate::fmt_http_date;
 use ramie::net::{TcpListener, TcpStream};
+use ramie::println;
+use ramie::time::timeout;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 const MAX_HEAD: u64 = 16 << 10;
-const PATIENCE: Option<Duration> = Some(Duration::from_secs(30));
+/// For a whole head to come, however slowly, and for each write.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 #[ramie::main]
 fn main() -> io::Result<()> {
@@ -35,27 +38,32 @@ fn main() -> io::Result<()> {
 }
 
 fn serve(stream: &TcpStream, root: &Path) -> io::Result<()> {
-    stream.set_read_timeout(PATIENCE)?;
-    stream.set_write_timeout(PATIENCE)?;
+    stream.set_write_timeout(Some(PATIENCE))?;
     stream.set_nodelay(true)?;
     let (mut reader, mut writer) = (BufReader::new(stream), BufWriter::new(stream));
     let mut head = Vec::new();
-    loop {
-        head.clear();
-        while !head.ends_with(b"\r\n\r\n") {
-            let left = MAX_HEAD - head.len() as u64;
-            if reader.by_ref().take(left).read_until(b'\n', &mut head)? == 0 {
-                return Ok(()); // the end, or more than we care to read
-            }
-        }
+    while timeout(PATIENCE, || read_head(&mut reader, &mut head))? {
         let goes_on = respond(&head, root, &mut writer)?;
         if !goes_on || reader.buffer().is_empty() {
             writer.flush()?; // answers to requests that came together leave together
         }
         if !goes_on {
-            return Ok(());
+            break;
         }
     }
+    Ok(())
+}
+
+/// Returns whether there is one: there may be the end, or more than we care to read.
+fn read_head(reader: &mut impl BufRead, head: &mut Vec<u8>) -> io::Result<bool> {
+    head.clear();
+    while !head.ends_with(b"\r\n\r\n") {
+        let left = MAX_HEAD - head.len() as u64;
+        if reader.by_ref().take(left).read_until(b'\n', head)? == 0 {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Answers one request. Returns whether the connection goes on.

@@ -12,6 +12,7 @@ mod store;
 use ramie::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use ramie::net::{TcpListener, TcpStream};
 use ramie::sync::{Arc, Mutex};
+use ramie::{eprintln, println};
 use std::time::Duration;
 use store::{Bytes, Store};
 

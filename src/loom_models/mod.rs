@@ -13,6 +13,7 @@ mod bias;
 mod cancel;
 mod channel;
 mod children;
+mod deque;
 mod idle;
 mod inbox;
 mod signal;

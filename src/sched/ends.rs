@@ -2,6 +2,7 @@
 
 use super::remote::bump;
 use super::submit::{wake_elsewhere, wake_waiter};
+use super::worker::MAX_NEXT;
 use super::{Remote, Worker};
 use crate::coro::{Children, FiberPtr, Waiter};
 use crate::stack::sanitize;
@@ -11,6 +12,15 @@ impl Worker {
     #[inline]
     pub(super) fn join(&self, fiber: FiberPtr, other: FiberPtr) {
         let ended = &other.header().ended;
+        // It would be started next anyway. When nobody else can, its end needs no locked
+        // instruction.
+        if self.next_in_a_row.get() < MAX_NEXT && self.fresh.pop_if(other) {
+            bump(&self.remote.taken);
+            self.remote.set_home(other);
+            let registered = ended.register_here(fiber.address());
+            debug_assert!(registered, "a fresh fiber has ended");
+            return self.push_woken(other);
+        }
         // Its end is set by its home worker, and waited for by who owns its join handle: `fiber`.
         let registered = if self.is_home_of(other) {
             ended.register_here(fiber.address())

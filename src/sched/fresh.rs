@@ -2,12 +2,12 @@
 //!
 //! The owner takes the newest (so that a tree of spawns is walked depth first, with few fibers
 //! alive), other workers the oldest, and now and then the owner too, so that none waits for ever.
-#![forbid(unsafe_code)]
 
-use crate::coro::FiberPtr;
-use crossbeam_deque::{Steal, Stealer, Worker as Deque};
-use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use super::deque::{Deque, Owner};
+use crate::coro::{FiberPtr, Header};
+use std::cell::Cell;
+use std::ptr::NonNull;
+use std::sync::Arc;
 
 /// How often the owner takes its oldest fiber. By the clock, since each such fiber begins another
 /// branch of the tree: once in 61 takes, a tree of a million fibers had 25,000 stacks alive.
@@ -15,66 +15,67 @@ const OLDEST_EVERY_NS: u64 = 1_000_000;
 
 /// See the module's head.
 pub(crate) struct Fresh {
-    queue: Queue,
+    queue: Owner<Header>,
+    /// The runtime has one worker: nobody steals.
+    is_private: bool,
     /// Whether the next take is of the oldest fiber, and when that is due again.
     oldest_next: Cell<bool>,
     oldest_due_ns: Cell<u64>,
 }
 
-enum Queue {
-    /// The runtime has one worker: nobody steals, so nothing needs to be atomic.
-    Private(RefCell<VecDeque<FiberPtr>>),
-    Shared(Deque<FiberPtr>, Stealer<FiberPtr>),
-}
-
 impl Fresh {
     pub(crate) fn new(shared: bool) -> Self {
-        let queue = if shared {
-            let deque = Deque::new_lifo();
-            let stealer = deque.stealer();
-            Queue::Shared(deque, stealer)
-        } else {
-            Queue::Private(RefCell::default())
-        };
-        Self { queue, oldest_next: Cell::new(false), oldest_due_ns: Cell::new(0) }
+        Self {
+            queue: Owner::new(),
+            is_private: !shared,
+            oldest_next: Cell::new(false),
+            oldest_due_ns: Cell::new(0),
+        }
     }
 
     /// Whether nobody steals.
     #[inline]
     pub(crate) fn is_private(&self) -> bool {
-        matches!(self.queue, Queue::Private(_))
+        self.is_private
     }
 
     /// What other workers steal through.
-    pub(crate) fn stealer(&self) -> Option<Stealer<FiberPtr>> {
-        match &self.queue {
-            Queue::Private(_) => None,
-            Queue::Shared(_, stealer) => Some(stealer.clone()),
-        }
+    pub(crate) fn stealer(&self) -> Option<Stealer> {
+        (!self.is_private).then(|| Stealer(Arc::clone(self.queue.deque())))
     }
 
     #[inline]
     pub(crate) fn push(&self, fiber: FiberPtr) {
-        match &self.queue {
-            Queue::Private(queue) => queue.borrow_mut().push_back(fiber),
-            Queue::Shared(deque, _) => deque.push(fiber),
-        }
+        self.queue.push(fiber.as_ptr());
+    }
+
+    /// As `push`, and `news` is not asked for.
+    #[inline]
+    pub(crate) fn push_quietly(&self, fiber: FiberPtr) {
+        self.push(fiber);
+        self.queue.keep_quiet();
+    }
+
+    /// After a `push`: how many there are, if anybody has to be told.
+    #[inline]
+    pub(crate) fn news(&self) -> Option<usize> {
+        self.queue.news()
     }
 
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        match &self.queue {
-            Queue::Private(queue) => queue.borrow().is_empty(),
-            Queue::Shared(deque, _) => deque.is_empty(),
-        }
+        self.queue.deque().is_empty()
     }
 
     #[inline]
     pub(crate) fn len(&self) -> usize {
-        match &self.queue {
-            Queue::Private(queue) => queue.borrow().len(),
-            Queue::Shared(deque, _) => deque.len(),
-        }
+        self.queue.deque().len()
+    }
+
+    /// Called now and then by an owner that neither pushes nor pops: `Owner::answer`.
+    #[inline]
+    pub(crate) fn answer(&self) {
+        self.queue.answer();
     }
 
     /// To be called now and then while several fibers wait here, so that none does so for ever.
@@ -85,35 +86,49 @@ impl Fresh {
         }
     }
 
+    /// Takes a fiber. There may be some and none to be had: somebody is about to steal them.
     #[inline]
     pub(crate) fn pop(&self) -> Option<FiberPtr> {
-        let oldest = self.oldest_next.take();
-        match &self.queue {
-            Queue::Private(queue) if oldest => queue.borrow_mut().pop_front(),
-            Queue::Private(queue) => queue.borrow_mut().pop_back(),
-            Queue::Shared(deque, _) if deque.is_empty() => None, // without the fence of `pop`
-            Queue::Shared(deque, stealer) if oldest => steal(stealer).or_else(|| deque.pop()),
-            Queue::Shared(deque, _) => deque.pop(),
-        }
+        let oldest = if self.oldest_next.take() { self.queue.pop_oldest() } else { None };
+        oldest.or_else(|| self.queue.pop()).map(fiber)
     }
 
-    /// Takes the fiber that was pushed last.
+    /// Takes this fiber, if it was pushed last.
     #[inline]
-    pub(crate) fn pop_newest(&self) -> Option<FiberPtr> {
-        match &self.queue {
-            Queue::Private(queue) => queue.borrow_mut().pop_back(),
-            Queue::Shared(deque, _) => deque.pop(),
-        }
+    pub(crate) fn pop_if(&self, fiber: FiberPtr) -> bool {
+        self.queue.pop_if(fiber.as_ptr())
     }
 }
 
-/// Takes the oldest fiber of another worker.
-pub(crate) fn steal(stealer: &Stealer<FiberPtr>) -> Option<FiberPtr> {
-    loop {
-        match stealer.steal() {
-            Steal::Success(fiber) => return Some(fiber),
-            Steal::Empty => return None,
-            Steal::Retry => std::hint::spin_loop(),
-        }
+/// A fiber that was in a queue.
+#[inline]
+fn fiber(header: *mut Header) -> FiberPtr {
+    let header = NonNull::new(header).expect("only fibers are pushed");
+    // SAFETY: it was pushed as a `FiberPtr`, and a fiber that waits to be started is alive.
+    unsafe { FiberPtr::new(header) }
+}
+
+/// Through which others take a worker's fresh fibers.
+pub(crate) struct Stealer(Arc<Deque<Header>>);
+
+impl Stealer {
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Takes some of the oldest fibers: `Deque::steal`.
+    pub(crate) fn steal(
+        &self,
+        most: usize,
+        waits: impl FnMut() -> bool,
+        mut each: impl FnMut(FiberPtr),
+    ) -> usize {
+        self.0.steal(most, waits, |header| each(fiber(header)))
     }
 }

@@ -184,6 +184,7 @@ impl Worker {
     #[cold]
     #[inline(never)]
     fn share_joins_slow(&self) {
+        self.fresh.answer();
         let wanted = self.shared.idle().idle_of(self.shared.workers()).max(1);
         let mut queued = self.fresh.len();
         if queued >= wanted || !current::can_suspend() {
@@ -230,11 +231,7 @@ impl Worker {
     /// Takes a promoted fiber back, if nobody has started it and it is the next that this worker
     /// would: it is gone then, and its link not run.
     pub(crate) fn reclaim_join(&self, fiber: FiberPtr) -> bool {
-        let newest = self.fresh.pop_newest();
-        if newest != Some(fiber) {
-            if let Some(newest) = newest {
-                self.fresh.push(newest);
-            }
+        if !self.fresh.pop_if(fiber) {
             self.joins.passed.set(0);
             return false;
         }

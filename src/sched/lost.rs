@@ -167,8 +167,11 @@ impl Worker {
         }
         // Before the runtime has stopped, other workers may still steal.
         if self.shared.workers() == 1 || self.shared.phase() == Phase::Stopped {
-            while let Some(fiber) = self.fresh.pop() {
-                self.shared.lose(fiber);
+            while !self.fresh.is_empty() {
+                match self.fresh.pop() {
+                    Some(fiber) => self.shared.lose(fiber),
+                    None => std::hint::spin_loop(), // somebody is about to steal the rest
+                }
             }
         }
         let suspended = self.suspended();

@@ -16,6 +16,7 @@
 //! | `steal.rs`    | whose fresh fibers an idle worker takes, and when                         |
 //! | `idle.rs`     | who is awake, sleeps, searches: the counters and their transitions        |
 //! | `fresh.rs`    | a worker's fresh fibers, which others may steal                           |
+//! | `deque.rs`    | a queue of which only thieves pay for the stealing                        |
 //! | `joins.rs`    | joins whose second half nobody has begun                                  |
 //! | `timers.rs`   | a worker's timers, and when it wakes up for them                          |
 //! | `deadlines.rs`| the order of deadlines: a heap of those that are near, a wheel for others |
@@ -35,6 +36,7 @@ pub(crate) mod cancel;
 mod children;
 pub(crate) mod current;
 mod deadlines;
+pub(crate) mod deque;
 mod detach;
 mod ends;
 pub(crate) mod fresh;
@@ -60,7 +62,7 @@ pub(crate) use readiness::Readiness;
 pub(crate) use remote::Remote;
 pub(crate) use shared::{Config, Shared};
 pub(crate) use submit::{
-    Haste, accepting_pass, blocking, blocks_thread, close_detached, connects_in_haste, created,
-    haste, splices, submit, submit_within, wait, waiting, wake_waiter,
+    Haste, accepting_pass, blocking, blocks_thread, blocks_worker, close_detached,
+    connects_in_haste, created, haste, splices, submit, submit_within, wait, waiting, wake_waiter,
 };
 pub(crate) use worker::Worker;

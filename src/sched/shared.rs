@@ -4,7 +4,7 @@
 //! proof that no fiber is forgotten are in `README.md`.
 
 use super::blocking;
-use super::fresh::steal;
+use super::fresh::Stealer;
 use super::idle::{Idle, Sleeper, Summons};
 use super::remote::Woken;
 use super::{Remote, Worker};
@@ -12,7 +12,6 @@ use crate::coro::FiberPtr;
 use crate::coro::spans::foreign;
 use crate::driver;
 use crate::stack::Pool;
-use crossbeam_deque::Stealer;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering, fence};
@@ -50,7 +49,7 @@ pub(crate) struct Seat {
     /// Its worker could not be started, and will not be.
     failed: AtomicBool,
     /// Set with the worker's first breath.
-    stealer: OnceLock<Option<Stealer<FiberPtr>>>,
+    stealer: OnceLock<Option<Stealer>>,
     /// It was woken to search, and is counted in `searching` already.
     summons: Summons,
 }
@@ -60,12 +59,12 @@ impl Seat {
         self.remote
     }
 
-    pub(super) fn take(&self, stealer: Option<Stealer<FiberPtr>>) {
+    pub(super) fn take(&self, stealer: Option<Stealer>) {
         self.reserved.store(true, Ordering::Relaxed);
         assert!(self.stealer.set(stealer).is_ok(), "two workers on one seat");
     }
 
-    pub(super) fn stealer(&self) -> Option<&Stealer<FiberPtr>> {
+    pub(super) fn stealer(&self) -> Option<&Stealer> {
         self.stealer.get()?.as_ref()
     }
 
@@ -405,8 +404,9 @@ impl Shared {
 
     /// The fresh fibers of a worker that is gone; nobody else steals any more, or it does no harm.
     pub(super) fn lose_fresh(&self, index: usize) {
-        while let Some(fiber) = self.seats[index].stealer().and_then(steal) {
-            self.lose(fiber);
+        let Some(stealer) = self.seats[index].stealer() else { return };
+        while !stealer.is_empty() {
+            stealer.steal(usize::MAX, || false, |fiber| self.lose(fiber));
         }
     }
 

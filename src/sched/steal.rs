@@ -23,7 +23,6 @@
 #![forbid(unsafe_code)]
 
 use super::Worker;
-use super::fresh::steal;
 use super::remote::bump;
 use super::shared::Config;
 use crate::sys::clock;
@@ -36,6 +35,8 @@ const LEAVE_ALONE_NS: u64 = 2_000;
 const LONG_SPINS: u32 = 3;
 /// Fibers stolen at once: half of what there is, and not more than this.
 const STEAL_MOST: usize = 8;
+/// How long an owner may take to answer before it is interrupted.
+const ANSWER_NS: u64 = 3_000;
 /// Stolen fibers that took less than this each were not worth it.
 const SMALL_NS: u64 = 1_000;
 /// For how long to keep away from what has been waiting for long, after such fibers.
@@ -125,14 +126,16 @@ impl Worker {
             if why == Why::Not {
                 return false;
             }
-            let mut found = 0;
-            while found < (queued / 2).clamp(1, STEAL_MOST)
-                && let Some(fiber) = steal(stealer)
-            {
+            // An owner that sleeps, or has left its loop, answers nobody.
+            let end_ns = if alone { 0 } else { now_ns + ANSWER_NS };
+            let waits = || {
+                std::hint::spin_loop();
+                clock::now_ns() < end_ns
+            };
+            let found = stealer.steal(STEAL_MOST, waits, |fiber| {
                 bump(&self.remote.stolen);
                 self.queue_fresh(fiber);
-                found += 1;
-            }
+            });
             thief.stolen.set((why == Why::Old).then_some((index, found as u64, now_ns)));
             found != 0
         })

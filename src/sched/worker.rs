@@ -36,7 +36,7 @@ const BUDGET: u32 = 64;
 /// How many fresh fibers a pass starts while another worker looks for some.
 const FRESH_SHARED: u32 = 4;
 /// How often in a row a just-woken fiber may pass those that have waited longer.
-const MAX_NEXT: u32 = 3;
+pub(super) const MAX_NEXT: u32 = 3;
 /// After so many operations that did not have to wait, the worker's fibers take turns.
 const TURN: u32 = 256;
 /// Identifiers are handed to workers in blocks, so that a spawn touches no shared counter.
@@ -51,7 +51,7 @@ pub(crate) struct Worker {
     pub(super) serial: usize,
     /// The fiber woken last, which runs next: its data is still in the cache.
     pub(super) next: Cell<Option<FiberPtr>>,
-    next_in_a_row: Cell<u32>,
+    pub(super) next_in_a_row: Cell<u32>,
     /// Started fibers that are ready.
     pub(super) ready: FiberList,
     pub(super) fresh: Fresh,
@@ -217,7 +217,7 @@ impl Worker {
         if self.shares && self.fresh.is_empty() {
             bump(&self.remote.refills);
         }
-        self.fresh.push(fiber);
+        self.fresh.push_quietly(fiber);
         self.fresh_hint.set(true);
     }
 
@@ -229,8 +229,14 @@ impl Worker {
             self.remote.set_home(fiber);
             self.queue_fresh(fiber);
         } else {
-            self.queue_fresh(fiber);
-            self.shared.offered(self.fresh.len());
+            if self.fresh.is_empty() {
+                bump(&self.remote.refills);
+            }
+            self.fresh.push(fiber);
+            self.fresh_hint.set(true);
+            if let Some(queued) = self.fresh.news() {
+                self.shared.offered(queued);
+            }
         }
     }
 
@@ -439,7 +445,7 @@ impl Worker {
                 self.fresh_started.set(started + 1);
                 return Some(fiber);
             }
-            self.fresh_hint.set(false);
+            self.fresh_hint.set(!self.fresh.is_empty());
         }
         self.ready.pop()
     }
