@@ -285,6 +285,33 @@ fn a_request_is_answered() {
     }
 }
 
+/// What need not wait may be asked for in a `no_suspend` section, too.
+#[test]
+fn without_suspending() {
+    let _watchdog = watch::dog();
+    for workers in [1, 2] {
+        runtime(workers).run(|| {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            let look = || {
+                ramie::no_suspend(|| {
+                    select! {
+                        accept(&listener) -> connection => connection.map(|_| "accept"),
+                        ready(&ours, Interest::READABLE) -> now => now.map(|_| "ready"),
+                        default => Ok("nothing"),
+                    }
+                })
+            };
+            assert_eq!(look().unwrap(), "nothing");
+            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            assert_eq!(look().unwrap(), "accept");
+            theirs.write_all(b"!").unwrap();
+            assert_eq!(look().unwrap(), "ready");
+            drop(client);
+        });
+    }
+}
+
 /// A runtime that ends does not wait for what never comes.
 #[test]
 fn the_end_of_a_runtime() {

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use crate::cancel::is_cancelled;
 use crate::op::Op;
-use crate::sched::{blocks_thread, blocks_worker, submit};
+use crate::sched::{blocks_thread, blocks_worker, current, submit};
 use crate::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use crate::sys::{file, socket::poll_many};
 
@@ -151,8 +151,16 @@ impl Line {
         Entered::Waits(Waits(&self.waiting))
     }
 
-    /// `None` on a thread that is to accept without regard to the lock: there is a connection.
+    /// `None` on a thread that is to accept without regard to the lock: there is a connection. And in
+    /// a `no_suspend` section, where nobody is waited for: who has the lock takes what there is.
     fn lock(&self, listener: BorrowedFd<'_>) -> Option<MutexGuard<'_, VecDeque<OwnedFd>>> {
+        if current::must_not_suspend() {
+            return match self.ahead.try_lock() {
+                Ok(ahead) => Some(ahead),
+                Err(TryLockError::Poisoned(error)) => Some(error.into_inner()),
+                Err(TryLockError::WouldBlock) => None,
+            };
+        }
         if !blocks_thread() {
             return Some(self.ahead.lock().unwrap_or_else(PoisonError::into_inner));
         }
