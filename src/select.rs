@@ -81,8 +81,8 @@
 /// ```
 ///
 /// On a plain thread, every arm that has to wait for a descriptor takes a thread that watches it
-/// for as long as the call takes; and an `accept` waits for the next connection if another process
-/// takes the one that it has seen.
+/// for as long as the call takes; and an `accept`, or the `read` of a pipe, waits for what comes
+/// next if somebody else takes what it has seen.
 ///
 /// # Cancellation
 /// A cancel request that comes while no arm can be had is answered by an arm that receives from or

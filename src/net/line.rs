@@ -8,8 +8,10 @@
 //! kept here: who waits is counted under the lock, after a look at what is kept, and the line is
 //! taken under the same lock, by nobody while others are counted.
 //!
-//! The lock is held across the taking, for a turn of the worker. A thread that cannot suspend does
-//! not wait for it, as its holder may be a fiber of that very thread.
+//! The lock is held across the taking, for a turn of the worker. A plain thread waits that long: if
+//! it went past the lock into the kernel, it would wait there while connections are kept here. But
+//! not for ever, as the holder may have been left behind by the end of its runtime; and a worker's
+//! thread that cannot suspend does not wait at all, as the holder may be a fiber of its own.
 
 use std::collections::VecDeque;
 use std::io;
@@ -19,12 +21,15 @@ use std::time::Duration;
 
 use crate::cancel::is_cancelled;
 use crate::op::Op;
-use crate::sched::{blocks_thread, submit};
+use crate::sched::{blocks_thread, blocks_worker, submit};
 use crate::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use crate::sys::{file, socket::poll_many};
 
 /// How long a thread looks at the listener before it looks at the lock again.
 const LOOK: Duration = Duration::from_millis(1);
+/// How long it does not look at the listener at all, and how often: a second together.
+const PAUSE: Duration = Duration::from_micros(100);
+const PAUSES: u32 = 10_000;
 /// Attempts left out after lines that were empty in a row: 1, 3, 7 at most.
 const MAX_EMPTY: u32 = 3;
 
@@ -151,15 +156,53 @@ impl Line {
         if !blocks_thread() {
             return Some(self.ahead.lock().unwrap_or_else(PoisonError::into_inner));
         }
+        let mut pauses = if blocks_worker() { 0 } else { PAUSES };
         loop {
             match self.ahead.try_lock() {
                 Ok(ahead) => return Some(ahead),
                 Err(TryLockError::Poisoned(error)) => return Some(error.into_inner()),
                 Err(TryLockError::WouldBlock) => {}
             }
-            if poll_many(&[(listener, libc::POLLIN)], Some(LOOK)).is_some() {
+            if pauses != 0 {
+                pauses -= 1;
+                std::thread::sleep(PAUSE);
+            } else if poll_many(&[(listener, libc::POLLIN)], Some(LOOK)).is_some() {
                 return None;
             }
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsFd;
+    use std::sync::mpsc;
+
+    /// A thread that comes while a line is being taken gets what was taken, instead of waiting in
+    /// the kernel for what is not there any more.
+    #[test]
+    fn a_thread_waits_for_the_line_to_be_taken() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let clients = [(); 2].map(|()| TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+        let line = Line::default();
+        let mut ahead = line.ahead.lock().unwrap();
+        std::thread::scope(|scope| {
+            let (started, has_started) = mpsc::channel();
+            let (line, listener) = (&line, &listener);
+            let thread = scope.spawn(move || {
+                started.send(()).unwrap();
+                matches!(line.enter(listener.as_fd(), None).unwrap(), Entered::Taken(_))
+            });
+            has_started.recv().unwrap();
+            // That it finds the lock taken is likely, not needed.
+            std::thread::sleep(Duration::from_millis(20));
+            ahead.extend(clients.iter().map(|_| OwnedFd::from(listener.accept().unwrap().0)));
+            drop(ahead);
+            assert!(thread.join().unwrap());
+        });
+        assert_eq!(line.ahead.lock().unwrap().len(), 1);
+        assert_eq!(line.waiting.load(Relaxed), 0);
     }
 }

@@ -114,9 +114,17 @@ pub(crate) fn with_batch<'env, T>(f: impl FnOnce(&mut Batch<'env>) -> T) -> T {
 /// need to. It fails with `WouldBlock`, having done nothing, if somebody else was faster; a thread,
 /// which nothing can call back, waits then.
 pub(crate) fn at_once(mut op: Op<'_>) -> Done<'_> {
+    // In a `no_suspend` section a ring can be entered, too, and nothing else comes back at once.
+    let rings = |worker: &Worker| {
+        let caps = worker.caps();
+        current::must_not_suspend()
+            && !caps.readiness_only()
+            && lower::route(&op, caps) == Route::Driver
+    };
+    let found = current::fiber().filter(|(worker, _)| current::can_suspend() || rings(worker));
     let mut done = with_batch(|batch| {
         let key = batch.new_key();
-        match current::fiber().filter(|_| current::can_suspend()) {
+        match found {
             None => {
                 let result = perform::perform(&mut op);
                 batch.finished(key, result, op, None);
@@ -444,5 +452,45 @@ fn ready_when<'a>(armed: &'a Armed<'_>) -> Option<(BorrowedFd<'a>, i16)> {
     match &armed.pending {
         State::Listed(op, true) => op.readiness(),
         State::Listed(_, false) | State::InFlight(_) => None,
+    }
+}
+
+#[cfg(all(test, not(miri), not(loom)))]
+mod tests {
+    use super::*;
+    use crate::op::AT_POSITION;
+    use std::io::{ErrorKind, Write, pipe};
+    use std::os::fd::AsFd;
+
+    /// Neither where the fiber could suspend nor where it must not.
+    #[test]
+    fn at_once_does_not_wait() {
+        let Ok(rt) = crate::Runtime::builder().driver(crate::DriverKind::Uring).build() else {
+            return;
+        };
+        rt.run(|| {
+            let (reader, mut writer) = pipe().unwrap();
+            let read = || {
+                let mut buf = [0; 4];
+                let (fd, offset) = (reader.as_fd(), AT_POSITION);
+                let op = Op::Read { fd, buf: &mut buf, offset, habit: None, nowait: false };
+                let (worker, _) = current::fiber().unwrap();
+                if lower::route(&op, worker.caps()) == Route::Driver {
+                    at_once(op).result
+                } else {
+                    Err(ErrorKind::WouldBlock.into())
+                }
+            };
+            for _ in 0..2 {
+                assert_eq!(read().unwrap_err().kind(), ErrorKind::WouldBlock);
+                let refused = crate::no_suspend(read).unwrap_err();
+                assert_eq!(refused.kind(), ErrorKind::WouldBlock);
+            }
+            writer.write_all(b"1234").unwrap();
+            // An older kernel may leave it to a thread of its own, and then it may be taken back.
+            if let Ok(n) = crate::no_suspend(read) {
+                assert_eq!(n, 4);
+            }
+        });
     }
 }

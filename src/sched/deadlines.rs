@@ -234,6 +234,8 @@ impl Deadlines {
             bucket.earliest_ns = deadlines.min().unwrap_or(u64::MAX);
         }
         if entries.is_empty() {
+            // What it may have been told too early says nothing of those that come next.
+            bucket.earliest_ns = u64::MAX;
             self.set_used(index, false);
         }
     }
@@ -355,6 +357,19 @@ mod tests {
         assert_eq!(deadlines.earliest_ns(), None);
         let kept = |bucket: &Bucket| bucket.entries.capacity() <= 8 * KEPT;
         assert!(deadlines.buckets.iter().all(kept));
+    }
+
+    /// Of many that were taken out, the first of them first, nothing is left: not even their time.
+    #[test]
+    fn an_emptied_bucket_starts_afresh() {
+        const MANY: u32 = 100;
+        let mut deadlines = Deadlines::new();
+        (0..MANY).for_each(|slot| deadlines.insert(slot, 100 * TICK_NS + u64::from(slot)));
+        (0..MANY - 1).for_each(|slot| deadlines.remove(slot));
+        assert!(deadlines.earliest_ns() <= Some(100 * TICK_NS + u64::from(MANY - 1)));
+        deadlines.remove(MANY - 1);
+        deadlines.insert(0, 100 * TICK_NS + 1000);
+        assert_eq!(deadlines.earliest_ns(), Some(100 * TICK_NS + 1000));
     }
 
     /// Random puts, removals and steps of time, of all sizes, beside a sorted set.

@@ -123,6 +123,11 @@ pub(crate) fn blocks_thread() -> bool {
     current::suspendable().is_none()
 }
 
+/// Whether what waits here keeps a worker from its other fibers, and from its driver.
+pub(crate) fn blocks_worker() -> bool {
+    current::worker().is_some() && blocks_thread()
+}
+
 /// Suspends `fiber`, the one that runs here, until the driver has performed its op.
 #[inline]
 fn through_driver(fiber: FiberPtr, pending: &Pending<'_>) -> i32 {
