@@ -74,6 +74,28 @@ contract! {
         assert!(is_empty(listener.as_fd()));
     }
 
+    /// Before a listener is handed on, what was accepted ahead can be taken without waiting.
+    fn what_is_left_before_a_listener_is_handed_on() {
+        let (listener, addr) = bound();
+        let clients = clients(addr);
+        let mut served = some(&listener);
+        listener.set_nonblocking(true).unwrap();
+        while served.len() < LINE {
+            match listener.accept() {
+                Ok((_, addr)) => served.push(addr),
+                // The last ones may be on their way.
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => ramie::yield_now(),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert_eq!(served, names(&clients));
+        let next = std::thread::spawn(move || StdStream::connect(addr).unwrap());
+        let std = std::net::TcpListener::from(listener);
+        std.set_nonblocking(false).unwrap();
+        let (_, by) = std.accept().unwrap();
+        assert_eq!(by, next.join().unwrap().local_addr().unwrap());
+    }
+
     fn unix_listeners_do_the_same() {
         let dir = TempDir::new();
         let path = dir.path().join("listener");

@@ -1,8 +1,8 @@
 //! [`read_dir`]: a directory's entries, fetched by the hundred.
 //!
-//! `getdents64` has no ring operation, so it runs on the blocking pool. One call fills a buffer of
-//! [`CHUNK`] bytes, which is some 900 entries with short names; the iterator then yields them
-//! without any call.
+//! `getdents64` has no ring operation, so it runs on the blocking pool. One trip there fills a
+//! buffer of [`CHUNK`] bytes, which is some 900 entries with short names, and sees the end of a
+//! directory that has fewer; the iterator then yields them without any call.
 
 use std::ffi::{CStr, OsStr, OsString};
 use std::fmt;
@@ -22,6 +22,8 @@ use crate::sched::{Detach, blocking, submit_fd};
 use crate::sys::path::getdents64;
 
 const CHUNK: usize = 32 * 1024;
+/// More than the longest record has.
+const RECORD_MAX: usize = 512;
 
 /// Where a record of `getdents64` has what.
 const RECORD_LEN: usize = 16;
@@ -58,6 +60,21 @@ impl Records {
             Err(e) => return Err(e),
         }
         Ok(self.end > 0)
+    }
+
+    /// As `fill`, and then fetches more as long as there is room; `false` if the end was seen.
+    fn fill_up(&mut self, dir: &OwnedFd) -> io::Result<bool> {
+        let mut more = self.fill(dir)?;
+        while more && self.buf.len() - self.end >= RECORD_MAX {
+            match getdents64(dir.as_fd(), &mut self.buf[self.end..]) {
+                n if n < 0 => break, // the next call meets the error again
+                n => {
+                    self.end += n.unsigned_abs() as usize;
+                    more = n > 0;
+                }
+            }
+        }
+        Ok(more)
     }
 
     /// The next record that is neither `.` nor `..`; `None` when new ones must be fetched.
@@ -140,13 +157,16 @@ impl Iterator for ReadDir {
     type Item = io::Result<DirEntry>;
 
     fn next(&mut self) -> Option<io::Result<DirEntry>> {
-        while !self.ended {
+        loop {
             if let Some(Record { ino, d_type, name }) = self.records.next() {
                 let name = OsString::from_vec(name.to_bytes().to_vec());
                 return Some(Ok(DirEntry { dir: self.dir.clone(), name, ino, d_type }));
             }
+            if self.ended {
+                return None;
+            }
             let (records, fd) = (&mut self.records, &*self.dir.fd);
-            match blocking(|| records.fill(fd)) {
+            match blocking(|| records.fill_up(fd)) {
                 Ok(more) => self.ended = !more,
                 Err(e) => {
                     self.ended = true;
@@ -154,7 +174,6 @@ impl Iterator for ReadDir {
                 }
             }
         }
-        None
     }
 }
 

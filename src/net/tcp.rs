@@ -228,6 +228,8 @@ impl TcpListener {
     /// somebody else waits in `accept`, once half of the process's descriptors are in use, on plain
     /// threads, and without io_uring. Who accepts by the descriptor alone (other processes,
     /// [`io::batch`](crate::io::batch), std) does not see what was accepted ahead.
+    /// Before the last of them is turned into a descriptor or into std's type, what is left is to
+    /// be taken: by `accept` in non-blocking mode, until that says `WouldBlock`.
     ///
     /// Errors do not end it. After one that says that there is no room, such as too many open
     /// files, it pauses before the next attempt.
