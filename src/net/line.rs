@@ -151,8 +151,8 @@ impl Line {
         Entered::Waits(Waits(&self.waiting))
     }
 
-    /// `None` on a thread that is to accept without regard to the lock: there is a connection. And in
-    /// a `no_suspend` section, where nobody is waited for: who has the lock takes what there is.
+    /// `None` on a thread that is to accept without regard to the lock: there is a connection. And
+    /// in a `no_suspend` section, where nobody is waited for: who has the lock takes what there is.
     fn lock(&self, listener: BorrowedFd<'_>) -> Option<MutexGuard<'_, VecDeque<OwnedFd>>> {
         if current::must_not_suspend() {
             return match self.ahead.try_lock() {
