@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Miri: what the crate does on plain threads, interpreted, so that each access is held to Rust's rules
 # of aliasing (Stacked Borrows, then Tree Borrows), provenance and initialisation, data races are
-# found, and a wait that nobody ends is one as well. Takes two minutes, and as long again the first
-# time, for Miri's standard library. Prints "N passed, N failed" at the end.
+# found, and a wait that nobody ends is one as well. Takes five minutes, and two more the first time,
+# for Miri's standard library. Prints "N passed, N failed" at the end.
 #
 # Not here: whatever needs a fiber, a ring or a system call that Miri does not know. Tests with
 # contracts run on a thread only there, and those who wait do it by the futex.
 #
-#   ci/miri.sh                    the lane
+#   ci/miri.sh                    all of it
+#   ci/miri.sh short              Stacked Borrows only, and one schedule
 #   ci/miri.sh long               with Tree Borrows for all of it
 #   ci/miri.sh seeds [N]          the tests of waiting and of lists only, in N (64) schedules
 set -euo pipefail
@@ -35,6 +36,12 @@ fi
 # Waiters' addresses travel in words, as integers: provenance is exposed on purpose.
 stacked="-Zmiri-permissive-provenance -Zmiri-env-forward=RAMIE_CANARY"
 tree="$stacked -Zmiri-tree-borrows"
+models=("$stacked" "$tree")
+seeds=2
+if [[ ${1:-} == short ]]; then
+    models=("$stacked")
+    seeds=1
+fi
 
 pure=(time:: fs::cstr sys::mask sys::membarrier::tests::a_ driver::choose the_first_buffers
     each_kind_has_its_turn op::)
@@ -50,7 +57,7 @@ contracts=("${cargo[@]}" test --test sync_contract --test channel_mpsc --test ch
 # other spurious failures.
 schedules() {
     local model
-    for model in "$stacked" "$tree"; do
+    for model in "${models[@]}"; do
         MIRIFLAGS="$model -Zmiri-many-seeds=0..$1" tests "${library[@]}" "${shared[@]}"
     done
 }
@@ -67,10 +74,10 @@ long)
 esac
 MIRIFLAGS=$stacked tests "${library[@]}" "${pure[@]}"
 MIRIFLAGS=$stacked tests "${contracts[@]}"
-schedules 2
+schedules "$seeds"
 
 one=("${cargo[@]}" test --test canary -- --ignored --exact)
-for model in "$stacked" "$tree"; do
+for model in "${models[@]}"; do
     export MIRIFLAGS=$model
     canary 'Undefined Behavior: .*\(tag\|forbidden\)' "${one[@]}" \
         writes_behind_a_reference
