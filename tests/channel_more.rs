@@ -2,27 +2,13 @@
 
 mod common;
 
+use common::go;
 use ramie::sync::mpsc::{RecvError, RecvTimeoutError, TryRecvError};
 use ramie::sync::{broadcast, oneshot, watch};
 use std::sync::Arc;
 use std::time::Duration;
 
 const SHORT: Duration = Duration::from_millis(2);
-
-/// Runs `f` on a fiber where there are fibers, or else on a thread; the result is to be joined.
-fn go<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> impl FnOnce() -> T {
-    let fiber = ramie::is_fiber();
-    let (tx, rx) = std::sync::mpsc::channel();
-    let work = move || _ = tx.send(f());
-    let handle = if fiber { Ok(ramie::spawn(work)) } else { Err(std::thread::spawn(work)) };
-    move || {
-        match handle {
-            Ok(fiber) => fiber.join().unwrap(),
-            Err(thread) => thread.join().unwrap(),
-        }
-        rx.try_recv().unwrap()
-    }
-}
 
 contract! {
     fn one_shot() {

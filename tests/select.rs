@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::go;
 use ramie::select;
 use ramie::sync::mpsc::{RecvError, SendError, TryRecvError};
 use ramie::sync::{broadcast, mpmc, mpsc, oneshot, watch};
@@ -12,15 +13,6 @@ use std::time::{Duration, Instant};
 
 const SHORT: Duration = Duration::from_millis(2);
 const LONG: Duration = Duration::from_secs(20);
-
-/// Runs `f` on a fiber where there are fibers, or else on a thread.
-fn go(f: impl FnOnce() + Send + 'static) -> impl FnOnce() {
-    let handle = if ramie::is_fiber() { Ok(ramie::spawn(f)) } else { Err(std::thread::spawn(f)) };
-    move || match handle {
-        Ok(fiber) => fiber.join().unwrap(),
-        Err(thread) => thread.join().unwrap(),
-    }
-}
 
 contract! {
     fn what_is_there_is_taken() {

@@ -3,7 +3,7 @@
 mod common;
 
 use common::rng::Rng;
-use common::{eventually, runtime, watch};
+use common::{eventually, go, runtime, watch};
 use ramie::io::{self, Interest, Read, Write};
 use ramie::net::{TcpListener, TcpStream, UdpSocket};
 use ramie::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
@@ -16,15 +16,6 @@ use std::time::Duration;
 
 const SHORT: Duration = Duration::from_millis(2);
 const LONG: Duration = Duration::from_secs(20);
-
-/// Runs `f` on a fiber where there are fibers, or else on a thread.
-fn go(f: impl FnOnce() + Send + 'static) -> impl FnOnce() {
-    let handle = if ramie::is_fiber() { Ok(ramie::spawn(f)) } else { Err(std::thread::spawn(f)) };
-    move || match handle {
-        Ok(fiber) => fiber.join().unwrap(),
-        Err(thread) => thread.join().unwrap(),
-    }
-}
 
 contract! {
     fn accepting() {

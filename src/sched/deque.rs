@@ -33,10 +33,10 @@
 #![forbid(unsafe_code)]
 
 use crate::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering, fence};
+#[cfg(all(test, loom))]
+pub(crate) use crate::sys::membarrier::model::{NO_HEAVY, heavy, is_on, light};
 #[cfg(not(all(test, loom)))]
 use crate::sys::membarrier::{heavy, is_on, light};
-#[cfg(all(test, loom))]
-pub(crate) use model::{NO_HEAVY, NO_LIMIT, heavy, is_on, light};
 use std::cell::{Cell, RefCell};
 use std::ptr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -304,32 +304,10 @@ impl<T> Owner<T> {
     }
 }
 
-/// A fence that one side has executed by the other is more than loom knows: both have one.
 #[cfg(all(test, loom))]
-mod model {
-    use crate::atomic::{Ordering, fence};
-    use std::cell::Cell;
-
-    std::thread_local! {
-        /// Whether the heavy side is left out, which has to be noticed.
-        pub(crate) static NO_HEAVY: Cell<bool> = const { Cell::new(false) };
-        /// Whether `news` goes by `top` alone, which has to be noticed.
-        pub(crate) static NO_LIMIT: Cell<bool> = const { Cell::new(false) };
-    }
-
-    pub(crate) fn is_on() -> bool {
-        true
-    }
-
-    pub(crate) fn light() {
-        fence(Ordering::SeqCst);
-    }
-
-    pub(crate) fn heavy() {
-        if !NO_HEAVY.get() {
-            fence(Ordering::SeqCst);
-        }
-    }
+std::thread_local! {
+    /// Whether `news` goes by `top` alone, which has to be noticed.
+    pub(crate) static NO_LIMIT: Cell<bool> = const { Cell::new(false) };
 }
 
 #[cfg(all(test, not(loom)))]

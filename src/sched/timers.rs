@@ -272,6 +272,7 @@ mod tests {
                     );
                     armed.remove(fired);
                 });
+                assert!(armed.iter().all(|timer| timer.deadline_ns > now_ns), "one is late");
             }
             fire(&mut heap, NEVER, |due| due.set_removed());
             assert!(heap.len() == 0 && timers.iter().all(|timer| !timer.in_heap()));

@@ -20,10 +20,10 @@
 use super::block;
 use super::lock::{Guard, Locked};
 use crate::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering, yield_now};
+#[cfg(all(test, loom))]
+pub(crate) use crate::sys::membarrier::model::{NO_HEAVY, heavy, is_on, light};
 #[cfg(not(all(test, loom)))]
 use crate::sys::membarrier::{heavy_for_good as heavy, is_on, light};
-#[cfg(all(test, loom))]
-pub(crate) use model::{NO_HEAVY, heavy, is_on, light};
 
 const OPEN: usize = 0;
 /// Places are even.
@@ -152,32 +152,6 @@ impl Bias {
             } else {
                 std::hint::spin_loop();
             }
-        }
-    }
-}
-
-/// A fence that one side has executed by the other is more than loom knows: both have one.
-#[cfg(all(test, loom))]
-mod model {
-    use crate::atomic::{Ordering, fence};
-    use std::cell::Cell;
-
-    std::thread_local! {
-        /// Whether the heavy side is left out, which has to be noticed.
-        pub(crate) static NO_HEAVY: Cell<bool> = const { Cell::new(false) };
-    }
-
-    pub(crate) fn is_on() -> bool {
-        true
-    }
-
-    pub(crate) fn light() {
-        fence(Ordering::SeqCst);
-    }
-
-    pub(crate) fn heavy() {
-        if !NO_HEAVY.get() {
-            fence(Ordering::SeqCst);
         }
     }
 }

@@ -79,6 +79,21 @@ pub const fn times(n: usize) -> usize {
     if cfg!(miri) { n.div_ceil(100) } else { n }
 }
 
+/// Runs `f` on a fiber where there are fibers, or else on a thread; the result is to be joined.
+pub fn go<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> impl FnOnce() -> T {
+    let fiber = ramie::is_fiber();
+    let (tx, rx) = std::sync::mpsc::channel();
+    let work = move || _ = tx.send(f());
+    let handle = if fiber { Ok(ramie::spawn(work)) } else { Err(std::thread::spawn(work)) };
+    move || {
+        match handle {
+            Ok(fiber) => fiber.join().unwrap(),
+            Err(thread) => thread.join().unwrap(),
+        }
+        rx.try_recv().unwrap()
+    }
+}
+
 /// A runtime with that many workers.
 pub fn runtime(workers: usize) -> ramie::Runtime {
     ramie::Runtime::builder().workers(workers).build().expect("a runtime can be built")
