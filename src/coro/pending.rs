@@ -62,6 +62,7 @@ impl Group {
 }
 
 impl<'a> Pending<'a> {
+    #[inline(always)]
     pub(crate) fn new(op: Op<'a>, fiber: FiberPtr) -> Self {
         Self {
             op: UnsafeCell::new(op),

@@ -120,7 +120,7 @@ impl Caps {
     }
 
     /// Whether the ring can perform `op`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn supports(&self, op: &Op<'_>) -> bool {
         self.has(match op {
             Op::Nop => opcode::Nop::CODE,

@@ -48,7 +48,7 @@ pub(crate) enum Route {
 }
 
 /// Decides for one op that was not done by an [`attempt`].
-#[inline]
+#[inline(always)]
 pub(crate) fn route(op: &Op<'_>, caps: &Caps) -> Route {
     match op {
         // A system call looks at what the descriptor is first: reading nothing from a directory,
@@ -199,7 +199,7 @@ pub(crate) enum Attempt {
 }
 
 /// Whether an [`attempt`] is worth while. The caller sees to cancel requests and to the budget.
-#[inline]
+#[inline(always)]
 pub(crate) fn may_attempt(op: &Op<'_>, inline: &Inline) -> bool {
     let (way, len) = match op {
         Op::Read { habit: Some(habit), buf, .. } => (habit.reads(), buf.len()),
@@ -215,7 +215,7 @@ pub(crate) fn may_attempt(op: &Op<'_>, inline: &Inline) -> bool {
 /// Tries an op without waiting. With a `crowd` of others in line this is better done by the driver,
 /// together with theirs: `None` says so; the op is now one that does not wait, and its outcome is
 /// for [`judge`].
-#[inline]
+#[inline(always)]
 pub(crate) fn attempt(op: &mut Op<'_>, inline: &Inline, crowd: usize) -> Option<Attempt> {
     if let Op::Send { .. } | Op::Recv { .. } = op {
         // Others in line enter the ring anyway, and all have their ops done by that.
@@ -282,7 +282,7 @@ fn transfer(op: &mut Op<'_>, inline: &Inline) -> Attempt {
 /// Makes ready for the driver what was not done by an [`attempt`]. A stream that was read empty is
 /// waited for at once, instead of finding it empty again: that saves the kernel a tenth of what a
 /// small request costs it.
-#[inline]
+#[inline(always)]
 pub(crate) fn prepare(op: &mut Op<'_>, polls_first: bool) {
     if let Op::Recv { buf, flags, habit: Some(habit), poll_first, .. } = op {
         *poll_first = habit.reads() == Way::Ring
@@ -293,8 +293,22 @@ pub(crate) fn prepare(op: &mut Op<'_>, polls_first: bool) {
 }
 
 /// What a read that did not wait has come to, and what is learnt from it.
-#[inline]
+#[inline(always)]
 pub(crate) fn judge(op: &mut Op<'_>, result: i32, inline: &Inline) -> Attempt {
+    match Reading::of(op) {
+        // All of it, as usual: there is nothing to learn, and the op is not used again.
+        Some(Reading { len, habit, .. })
+            if usize::try_from(result) == Ok(len) && habit.reads() == Way::Cached =>
+        {
+            inline.refusals.set(0);
+            Attempt::Done(result)
+        }
+        _ => judge_in_full(op, result, inline),
+    }
+}
+
+#[inline(never)]
+fn judge_in_full(op: &mut Op<'_>, result: i32, inline: &Inline) -> Attempt {
     set_nowait(op, false);
     let Some(Reading { fd, at, len, habit }) = Reading::of(op) else {
         return Attempt::Done(result);

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::File;
 use crate::op::{AT_POSITION, IOV_MAX, MAX_TRANSFER, Op, SlicesMut};
-use crate::sched::{blocks_thread, read_spare, submit};
+use crate::sched::{blocks_thread, read_spare, submit, submit_here};
 use crate::sys::fifo;
 use crate::sys::file::{believed_size, has_offsets};
 
@@ -31,7 +31,8 @@ impl File {
         }
         let len = buf.len().min(MAX_TRANSFER);
         let (fd, buf, habit) = (self.as_fd(), &mut buf[..len], Some(self.habit()));
-        let n = submit(Op::Read { fd, buf, offset, habit, nowait: false }).map(count)?;
+        let n =
+            submit_here(move || Op::Read { fd, buf, offset, habit, nowait: false }).map(count)?;
         if offset == AT_POSITION {
             self.habit().moved_by(n);
         }

@@ -63,6 +63,7 @@ pub(crate) use remote::Remote;
 pub(crate) use shared::{Config, Shared};
 pub(crate) use submit::{
     Haste, accepting_pass, blocking, blocks_thread, blocks_worker, close_detached,
-    connects_in_haste, created, haste, splices, submit, submit_within, wait, waiting, wake_waiter,
+    connects_in_haste, created, haste, splices, submit, submit_here, submit_within, wait, waiting,
+    wake_waiter,
 };
 pub(crate) use worker::Worker;

@@ -55,28 +55,28 @@ unsafe fn suspend_in_spans(fiber: FiberPtr, after: &AfterSwitch<'_>) {
 }
 
 /// Performs one op and returns its result.
-#[inline]
-pub(crate) fn submit(mut op: Op<'_>) -> io::Result<u32> {
+#[inline(never)]
+pub(crate) fn submit(op: Op<'_>) -> io::Result<u32> {
+    submit_here(move || op)
+}
+
+/// As [`submit`], compiled into its caller, where it is known which op it is: for calls that may
+/// come by the million in a second. The op is made where it stays: a copy would have to wait for
+/// the stores that made it.
+#[inline(always)]
+pub(crate) fn submit_here<'a>(op: impl FnOnce() -> Op<'a>) -> io::Result<u32> {
     let Some((worker, fiber)) = current::suspendable() else {
-        if op.can_be_refused() && cancel::refuses_on_thread() {
-            return Err(cancel::error());
-        }
-        return decode::decode(perform::perform(&mut op));
+        return submit_on_thread(op());
     };
-    match lower::route(&op, worker.caps()) {
+    let mut pending = Pending::new(op(), fiber);
+    match lower::route(pending.op(), worker.caps()) {
         Route::Driver => {}
-        Route::Now => return decode::decode(perform::perform(&mut op)),
-        Route::Pool => {
-            if op.can_be_refused() {
-                cancel::check()?;
-            }
-            return blocking(|| decode::decode(perform::perform(&mut op)));
-        }
+        Route::Now => return submit_now(pending.into_op()),
+        Route::Pool => return submit_to_pool(pending.into_op()),
     }
     // Now: the worker may not be kept over a suspension.
     let polls_first = worker.caps().polls_first();
     let readiness_only = worker.caps().readiness_only();
-    let mut pending = Pending::new(op, fiber);
     let mut done = 0;
     if lower::may_attempt(pending.op(), worker.inline()) {
         match attempt(worker, fiber, &mut pending) {
@@ -103,6 +103,27 @@ pub(crate) fn submit(mut op: Op<'_>) -> io::Result<u32> {
         cancel::report(fiber);
     }
     decode::decode(result)
+}
+
+#[inline(never)]
+fn submit_on_thread(op: Op<'_>) -> io::Result<u32> {
+    if op.can_be_refused() && cancel::refuses_on_thread() {
+        return Err(cancel::error());
+    }
+    submit_now(op)
+}
+
+#[inline(never)]
+fn submit_now(mut op: Op<'_>) -> io::Result<u32> {
+    decode::decode(perform::perform(&mut op))
+}
+
+#[cold]
+fn submit_to_pool(op: Op<'_>) -> io::Result<u32> {
+    if op.can_be_refused() {
+        cancel::check()?;
+    }
+    blocking(|| submit_now(op))
 }
 
 /// As [`submit`], for `timeout` at most on a fiber; `None` if it took longer and has done nothing.
@@ -177,7 +198,7 @@ fn with_threads(fiber: FiberPtr, pending: &mut Pending<'_>) -> i32 {
 }
 
 /// Tries an op without waiting, after letting others run if it is their turn.
-#[inline]
+#[inline(always)]
 fn attempt(mut worker: &Worker, fiber: FiberPtr, pending: &mut Pending<'_>) -> Attempt {
     if worker.inline().is_spent() {
         // SAFETY: `fiber` is the one that runs here.

@@ -25,16 +25,25 @@ fn rw_flags(nowait: bool) -> i32 {
     if nowait { libc::RWF_NOWAIT } else { 0 }
 }
 
+/// The entry of a read into `len` bytes at `buf`.
+#[inline(always)]
+pub(super) fn read(
+    f: &BorrowedFd<'_>,
+    buf: *mut u8,
+    length: usize,
+    offset: u64,
+    nowait: bool,
+) -> squeue::Entry {
+    opcode::Read::new(fd(f), buf, len(length)).offset(offset).rw_flags(rw_flags(nowait)).build()
+}
+
 /// The entry that performs `op`. It points into what the op borrows.
 #[inline]
 pub(super) fn encode(op: &mut Op<'_>) -> squeue::Entry {
     match op {
         Op::Nop => opcode::Nop::new().build(),
-        Op::Read { fd: f, buf, offset, nowait, .. } => {
-            opcode::Read::new(fd(f), buf.as_mut_ptr(), len(buf.len()))
-                .offset(*offset)
-                .rw_flags(rw_flags(*nowait))
-                .build()
+        Op::Read { fd, buf, offset, nowait, .. } => {
+            read(fd, buf.as_mut_ptr(), buf.len(), *offset, *nowait)
         }
         Op::Write { fd: f, buf, offset, habit } => {
             let entry =
@@ -44,11 +53,8 @@ pub(super) fn encode(op: &mut Op<'_>) -> squeue::Entry {
             let waits = habit.is_none() && f.is_terminal();
             if waits { entry.flags(squeue::Flags::ASYNC) } else { entry }
         }
-        Op::ReadUninit { fd: f, buf, offset, nowait, .. } => {
-            opcode::Read::new(fd(f), buf.as_mut_ptr().cast(), len(buf.len()))
-                .offset(*offset)
-                .rw_flags(rw_flags(*nowait))
-                .build()
+        Op::ReadUninit { fd, buf, offset, nowait, .. } => {
+            read(fd, buf.as_mut_ptr().cast(), buf.len(), *offset, *nowait)
         }
         Op::ReadVectored { fd: f, bufs, offset } => {
             opcode::Readv::new(fd(f), bufs.as_ptr(), bufs.len() as u32).offset(*offset).build()

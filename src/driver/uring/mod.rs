@@ -129,10 +129,22 @@ impl Uring {
     fn start(&mut self, op: PendingPtr, ready: &FiberList) -> bool {
         let user_data = to_user_data(op);
         // SAFETY: the op is ours since `enqueue`, and this is the only reference to it.
-        let entry = encode::encode(unsafe { op.op() }).user_data(user_data);
-        // SAFETY: what the entry points to outlives the op's completion: the invariant of
-        // `coro/pending.rs`.
-        if !unsafe { self.push(&entry, ready) } {
+        let room = match unsafe { op.op() } {
+            // The commonest of those that come in crowds: written straight into the queue. The
+            // others are copied there, which has to wait for the stores that made them.
+            Op::Read { fd, buf, offset, nowait, .. } => {
+                let entry = encode::read(fd, buf.as_mut_ptr(), buf.len(), *offset, *nowait);
+                // SAFETY: what the entry points to outlives the op's completion: the invariant of
+                // `coro/pending.rs`.
+                unsafe { self.push(entry.user_data(user_data), ready) }
+            }
+            op => {
+                let entry = encode::encode(op);
+                // SAFETY: as above.
+                unsafe { self.push(entry.user_data(user_data), ready) }
+            }
+        };
+        if !room {
             return false;
         }
         op.owe();
@@ -148,18 +160,26 @@ impl Uring {
     /// # Safety
     /// Everything the entry points to stays valid until its completion.
     #[inline]
-    unsafe fn push(&mut self, entry: &squeue::Entry, ready: &FiberList) -> bool {
+    unsafe fn push(&mut self, entry: squeue::Entry, ready: &FiberList) -> bool {
         // SAFETY: the caller's promise.
-        if unsafe { self.ring.push(entry) } {
+        if unsafe { self.ring.push(&entry) } {
             return true;
         }
+        // SAFETY: the caller's promise.
+        unsafe { self.push_after_flush(entry, ready) }
+    }
+
+    /// # Safety
+    /// As for `push`.
+    #[cold]
+    unsafe fn push_after_flush(&mut self, entry: squeue::Entry, ready: &FiberList) -> bool {
         if !self.ring.submit() {
             // The kernel wants its completions taken, or is out of memory.
             self.reap(ready);
             self.ring.submit();
         }
         // SAFETY: the caller's promise.
-        unsafe { self.ring.push(entry) }
+        unsafe { self.ring.push(&entry) }
     }
 
     pub(super) fn turn(&mut self, ready: &FiberList, wait: Wait) {
@@ -170,7 +190,7 @@ impl Uring {
             Wait::Until(timeout) if !listed => {
                 let armed = match self.arm.entry() {
                     // SAFETY: what the entry points to is never freed (`Arm`).
-                    Some(entry) => unsafe { self.push(&entry, ready) },
+                    Some(entry) => unsafe { self.push(entry, ready) },
                     None => true,
                 };
                 if armed {
