@@ -58,6 +58,11 @@ fn a_mask_is_reported_with_what_is_lost() {
         assert!(whole.contains(part), "no {part:?} in\n{text}");
     }
     assert!(!text.contains("NO_SQARRAY"), "{text}");
+    let text = report(&[("RAMIE_CAPS", "-futex")]);
+    let (_, ways) = text.split_once("wake-ups      by ").expect("a line about them");
+    let way = ways.split([' ', '\n']).next().expect("a word"); // "messages", or "an"
+    let line = format!("- sleeping on a futex in the ring (Linux 6.7): {way} ");
+    assert!(text.contains(&line), "no {line:?} in\n{text}");
 }
 
 #[test]
@@ -72,6 +77,7 @@ fn where_no_ring_will_do_it_is_epoll() {
     }
     let text = report(&[("RAMIE_DRIVER", "poll")]);
     assert!(text.contains("epoll and threads, since RAMIE_DRIVER says so"), "{text}");
+    assert!(text.contains("wake-ups      by an eventfd"), "{text}");
     let output = doctor(&[("RAMIE_DRIVER", "pole")]);
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stdout).contains("RAMIE_DRIVER=pole"));
