@@ -14,7 +14,7 @@ use std::marker::PhantomData;
 
 use super::{Sink, Source};
 use crate::fs::File;
-use crate::io::{PipeReader, PipeWriter};
+use crate::io::{PipeReader, PipeWriter, Stderr, StderrLock, Stdin, StdinLock, Stdout, StdoutLock};
 use crate::net::TcpStream;
 use crate::net::unix::UnixStream;
 use crate::process::{ChildStderr, ChildStdin, ChildStdout};
@@ -72,6 +72,7 @@ pub(super) fn source<R: ?Sized + Read>(reader: &mut R) -> Option<&mut dyn Source
         UnixStream, &UnixStream, &mut UnixStream,
         PipeReader, &PipeReader, &mut PipeReader,
         ChildStdout, &mut ChildStdout, ChildStderr, &mut ChildStderr,
+        Stdin, &Stdin, &mut Stdin, StdinLock<'static>, &mut StdinLock<'static>,
     );
     None
 }
@@ -91,6 +92,8 @@ pub(super) fn sink<W: ?Sized + Write>(writer: &mut W) -> Option<&mut dyn Sink> {
         UnixStream, &UnixStream, &mut UnixStream,
         PipeWriter, &PipeWriter, &mut PipeWriter,
         ChildStdin, &ChildStdin, &mut ChildStdin,
+        Stdout, &Stdout, &mut Stdout, StdoutLock<'static>, &mut StdoutLock<'static>,
+        Stderr, &Stderr, &mut Stderr, StderrLock<'static>, &mut StderrLock<'static>,
     );
     None
 }
