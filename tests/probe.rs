@@ -70,6 +70,7 @@ fn where_no_ring_will_do_it_is_epoll() {
     for mask in ["linux-5.4", "linux-5.15", "-io_uring", "-recv", "-cancel_any"] {
         let text = report(&[("RAMIE_CAPS", mask)]);
         assert!(text.contains("epoll and threads, since there is no io_uring"), "{text}");
+        assert!(text.contains("as RAMIE_CAPS wants it"), "{text}");
         let output = doctor(&[("RAMIE_CAPS", mask), ("RAMIE_DRIVER", "uring")]);
         assert_eq!(output.status.code(), Some(1));
         let text = String::from_utf8(output.stdout).expect("text");

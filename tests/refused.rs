@@ -100,6 +100,8 @@ fn use_everything() {
         ramie::fs::write(&path, &text).unwrap();
         assert_eq!(ramie::fs::read_to_string(&path).unwrap(), text);
         ramie::fs::remove_file(path).unwrap();
+        let mut null = ramie::fs::OpenOptions::new().write(true).open("/dev/null").unwrap();
+        assert_eq!(null.write(text.as_bytes()).unwrap(), text.len());
     });
 }
 

@@ -1,4 +1,4 @@
-//! What this kernel offers. Every probe of the crate is made or kept here; no version is read for it.
+//! What this kernel offers. Every probe is made or kept here; its version is not asked for.
 #![forbid(unsafe_code)]
 
 use super::wake::WakeMethod;

@@ -44,7 +44,7 @@ impl Refusal {
 /// Adds to an error of the kernel's what to do about it.
 #[cold]
 pub(super) fn explain(error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), Refusal::explain(error, &look()))
+    refuse(error.kind(), Refusal::explain(error, &look()))
 }
 
 /// For a ring that lacks something.
@@ -57,7 +57,14 @@ pub(super) fn too_little(missing: &[&str]) -> io::Error {
     );
     let unsupported = ErrorKind::Unsupported;
     let remedy = remedy(unsupported, &unsupported.into(), &look());
-    io::Error::new(unsupported, Refusal { cause, remedy })
+    refuse(unsupported, Refusal { cause, remedy })
+}
+
+fn refuse(kind: ErrorKind, mut refusal: Refusal) -> io::Error {
+    if mask::hides_anything() {
+        refusal.cause.insert_str(0, "as RAMIE_CAPS wants it, ");
+    }
+    io::Error::new(kind, refusal)
 }
 
 /// The system; of no release if the process is made to do without what its kernel has.
