@@ -37,8 +37,8 @@ fn refuse(calls: &[libc::c_long], errno: i32) {
     filter(calls, libc::SECCOMP_RET_ERRNO | errno as u32);
 }
 
-/// Decides what becomes of some system calls of the calling thread, and of what it starts or becomes
-/// from now on.
+/// Decides what becomes of some system calls of this thread, and of what it starts or becomes from
+/// now on.
 fn filter(calls: &[libc::c_long], action: u32) {
     const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     const JUMP_IF: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
