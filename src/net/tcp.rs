@@ -18,7 +18,8 @@ use crate::sys::socket::{SockAddr, socket};
 /// A TCP stream between a local and a remote socket.
 ///
 /// [`Read`] and [`Write`] are implemented for `TcpStream` and `&TcpStream`, so one fiber may read
-/// while another writes. The connection is closed when the value goes out of scope.
+/// while another writes; [`split`](Self::split) makes two values of the two directions. The
+/// connection is closed when the value goes out of scope.
 ///
 /// # Examples
 /// ```
