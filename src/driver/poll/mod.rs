@@ -183,6 +183,8 @@ impl Poll {
             }
             Outcome::Wait(events) => self.wait_for(Waiter { op, events, vain: 0 }, from, ready),
             Outcome::Later => self.try_later(op),
+            // Who may have to wait in the middle of it takes a little at a time, the others all.
+            Outcome::Thread if self.epoll.refuses(from.fd) => self.complete(op, TO_POOL, ready),
             Outcome::Thread => self.complete(op, TO_WAITERS, ready),
         }
     }
