@@ -187,7 +187,7 @@ impl Line {
     /// the lock takes what there is.
     fn lock(&self, listener: BorrowedFd<'_>) -> Option<MutexGuard<'_, VecDeque<OwnedFd>>> {
         let mut yields = 0..YIELDS;
-        let mut pauses = if blocks_worker() { 0 } else { PAUSES };
+        let mut pauses = 0..PAUSES;
         loop {
             match self.ahead.try_lock() {
                 Ok(ahead) => return Some(ahead),
@@ -201,8 +201,7 @@ impl Line {
                 if yields.next().is_none() {
                     shield(|| sleep(PAUSE));
                 }
-            } else if pauses != 0 {
-                pauses -= 1;
+            } else if !blocks_worker() && pauses.next().is_some() {
                 std::thread::sleep(PAUSE);
             } else if poll_many(&[(listener, libc::POLLIN)], Some(LOOK)).is_some() {
                 return None;
