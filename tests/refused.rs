@@ -32,20 +32,25 @@ const NEWER: [libc::c_long; 14] = [
     libc::SYS_epoll_pwait2,
 ];
 
-/// Makes the kernel answer some system calls with `errno`, as containers' filters do: for the
-/// calling thread, and what it starts or becomes from now on.
+/// Makes the kernel answer some system calls with `errno`, as containers' filters do.
 fn refuse(calls: &[libc::c_long], errno: i32) {
+    filter(calls, libc::SECCOMP_RET_ERRNO | errno as u32);
+}
+
+/// Decides what becomes of some system calls of this thread, and of what it starts or becomes from
+/// now on.
+fn filter(calls: &[libc::c_long], action: u32) {
     const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     const JUMP_IF: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
     const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
     let step = |code, jt, k| libc::sock_filter { code, jt, jf: 0, k };
-    let mut filter = vec![step(LOAD, 0, 0)]; // the call's number
+    let mut steps = vec![step(LOAD, 0, 0)]; // the call's number
     for (left, &call) in (1..=calls.len()).rev().zip(calls) {
-        filter.push(step(JUMP_IF, left as u8, call as u32));
+        steps.push(step(JUMP_IF, left as u8, call as u32));
     }
-    filter.push(step(RETURN, 0, libc::SECCOMP_RET_ALLOW));
-    filter.push(step(RETURN, 0, libc::SECCOMP_RET_ERRNO | errno as u32));
-    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    steps.push(step(RETURN, 0, libc::SECCOMP_RET_ALLOW));
+    steps.push(step(RETURN, 0, action));
+    let program = libc::sock_fprog { len: steps.len() as u16, filter: steps.as_mut_ptr() };
     // SAFETY: a filter of this thread's own calls; the kernel copies it.
     unsafe {
         assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
@@ -144,6 +149,27 @@ fn refused_with_enosys_it_works_and_warns_once() {
         libc::ENOSYS,
         "let the seccomp filter",
     );
+}
+
+/// Before Linux 5.12 a ring counted as locked memory.
+#[test]
+fn refused_with_enomem_it_works_and_warns_once() {
+    let name = "refused_with_enomem_it_works_and_warns_once";
+    one_warning(name, &RINGS, libc::ENOMEM, "raise the limit on locked memory");
+}
+
+/// There are filters that end who tries.
+#[test]
+fn who_asks_for_no_ring_has_none_tried() {
+    let name = "who_asks_for_no_ring_has_none_tried";
+    let variables = [("RAMIE_DRIVER", "poll"), ("RAMIE_CAPS", "")];
+    let output = common::process::child_with(name, &variables, || {
+        filter(&RINGS, libc::SECCOMP_RET_KILL_PROCESS);
+        collect_warnings();
+        use_everything();
+        assert!(LOGGED.lock().unwrap().is_empty());
+    });
+    assert!(output.status.success(), "{output:?}");
 }
 
 #[test]
