@@ -14,6 +14,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::SocketAddr as UnixAddr;
 use std::path::Path;
 use std::ptr::NonNull;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::file::answer;
@@ -543,6 +544,25 @@ pub(crate) fn poll(fd: BorrowedFd<'_>, events: i16) -> i32 {
         n if n < 0 => n,
         _ => i32::from(poll.revents),
     }
+}
+
+/// How many connections a listener's line has room for, at most.
+pub(crate) fn longest_line(listener: BorrowedFd<'_>) -> u64 {
+    const LISTEN: u8 = 10; // TCP_LISTEN of the kernel
+    let info = option::<libc::tcp_info>(listener, libc::IPPROTO_TCP, libc::TCP_INFO);
+    match info {
+        // In this state the field has the `backlog` of `listen`, which is exceeded by one.
+        Ok(info) if info.tcpi_state == LISTEN => u64::from(info.tcpi_sacked) + 1,
+        _ => longest_backlog() + 1,
+    }
+}
+
+/// What `listen` cuts its `backlog` down to.
+fn longest_backlog() -> u64 {
+    static LONGEST: OnceLock<u64> = OnceLock::new();
+    const USUAL: u64 = 4096;
+    let ask = || std::fs::read_to_string("/proc/sys/net/core/somaxconn").ok()?.trim().parse().ok();
+    *LONGEST.get_or_init(|| ask().unwrap_or(USUAL))
 }
 
 /// How many bytes a socket that `poll` calls writable has room for, at least: that is a third of
