@@ -15,8 +15,8 @@ use std::marker::PhantomData;
 use super::{Sink, Source};
 use crate::fs::File;
 use crate::io::{PipeReader, PipeWriter, Stderr, StderrLock, Stdin, StdinLock, Stdout, StdoutLock};
-use crate::net::TcpStream;
 use crate::net::unix::UnixStream;
+use crate::net::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, TcpStream, WriteHalf};
 use crate::process::{ChildStderr, ChildStdin, ChildStdout};
 
 /// A type's id with all its lifetimes replaced by `'static`.
@@ -70,6 +70,10 @@ pub(super) fn source<R: ?Sized + Read>(reader: &mut R) -> Option<&mut dyn Source
         File, &File, &mut File,
         TcpStream, &TcpStream, &mut TcpStream,
         UnixStream, &UnixStream, &mut UnixStream,
+        ReadHalf<'static, TcpStream>, &mut ReadHalf<'static, TcpStream>,
+        ReadHalf<'static, UnixStream>, &mut ReadHalf<'static, UnixStream>,
+        OwnedReadHalf<TcpStream>, &mut OwnedReadHalf<TcpStream>,
+        OwnedReadHalf<UnixStream>, &mut OwnedReadHalf<UnixStream>,
         PipeReader, &PipeReader, &mut PipeReader,
         ChildStdout, &mut ChildStdout, ChildStderr, &mut ChildStderr,
         Stdin, &Stdin, &mut Stdin, StdinLock<'static>, &mut StdinLock<'static>,
@@ -90,6 +94,10 @@ pub(super) fn sink<W: ?Sized + Write>(writer: &mut W) -> Option<&mut dyn Sink> {
         File, &File, &mut File,
         TcpStream, &TcpStream, &mut TcpStream,
         UnixStream, &UnixStream, &mut UnixStream,
+        WriteHalf<'static, TcpStream>, &mut WriteHalf<'static, TcpStream>,
+        WriteHalf<'static, UnixStream>, &mut WriteHalf<'static, UnixStream>,
+        OwnedWriteHalf<TcpStream>, &mut OwnedWriteHalf<TcpStream>,
+        OwnedWriteHalf<UnixStream>, &mut OwnedWriteHalf<UnixStream>,
         PipeWriter, &PipeWriter, &mut PipeWriter,
         ChildStdin, &ChildStdin, &mut ChildStdin,
         Stdout, &Stdout, &mut Stdout, StdoutLock<'static>, &mut StdoutLock<'static>,
