@@ -420,13 +420,13 @@ pub(crate) fn connect(fd: BorrowedFd<'_>, addr: &SockAddr) -> i32 {
 pub(crate) fn send(fd: BorrowedFd<'_>, buf: &[u8], flags: i32) -> i32 {
     let flags = flags | libc::MSG_NOSIGNAL;
     // SAFETY: `buf` is readable for the whole call; the descriptor is borrowed, hence open.
-    answer(unsafe { libc::send(fd.as_raw_fd(), buf.as_ptr().cast(), buf.len(), flags) })
+    unsafe { bare(libc::SYS_sendto, fd, buf.as_ptr().cast_mut(), buf.len(), flags) }
 }
 
 /// `recv`.
 pub(crate) fn recv(fd: BorrowedFd<'_>, buf: &mut [u8], flags: i32) -> i32 {
     // SAFETY: `buf` is ours to write for the whole call, and initialised memory stays so.
-    answer(unsafe { libc::recv(fd.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), flags) })
+    unsafe { bare(libc::SYS_recvfrom, fd, buf.as_mut_ptr(), buf.len(), flags) }
 }
 
 /// `sendmsg`.
@@ -445,7 +445,27 @@ pub(crate) fn recvmsg(fd: BorrowedFd<'_>, message: &mut IncomingMut<'_>, flags: 
 /// As [`recv`], into memory that need not be initialised; the first `result` bytes are afterwards.
 pub(crate) fn recv_uninit(fd: BorrowedFd<'_>, buf: &mut [MaybeUninit<u8>], flags: i32) -> i32 {
     // SAFETY: `buf` is ours to write for the whole call, and the kernel does not read it.
-    answer(unsafe { libc::recv(fd.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), flags) })
+    unsafe { bare(libc::SYS_recvfrom, fd, buf.as_mut_ptr().cast(), buf.len(), flags) }
+}
+
+/// `sendto` and `recvfrom` without an address, past the C library's functions of that name. Once a
+/// process has had a second thread, those let a thread be cancelled (`pthread_cancel`) in the
+/// middle, at two locked instructions per call; nobody cancels a thread of Rust.
+///
+/// # Safety
+/// `buf` is valid for what the call does with it, to the length given.
+#[inline]
+unsafe fn bare(
+    call: libc::c_long,
+    fd: BorrowedFd<'_>,
+    buf: *mut u8,
+    len: usize,
+    flags: i32,
+) -> i32 {
+    let (no_address, no_len) = (std::ptr::null::<libc::c_void>(), 0_usize);
+    // SAFETY: the caller's promise; the descriptor is borrowed, hence open.
+    answer(unsafe { libc::syscall(call, fd.as_raw_fd(), buf, len, flags, no_address, no_len) }
+        as isize)
 }
 
 /// Whether this is a socket. Never waits.
