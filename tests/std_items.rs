@@ -1,5 +1,5 @@
-//! One program for `std` and for `ramie`, with nothing but the paths of its `use` lines changed: what
-//! is stable in std and waits, or makes something that does, is here under the same name.
+//! One program for `std` and for `ramie`, with nothing but the paths of its `use` lines changed:
+//! what is stable in std and waits, or makes something that does, is here under the same name.
 
 mod common;
 
