@@ -2,11 +2,13 @@
 #![forbid(unsafe_code)]
 
 use crate::driver::caps::Ring;
+use crate::driver::refusal::Refusal;
 use crate::driver::{self, DriverKind, WakeMethod, caps};
 use crate::sched::blocking;
 use crate::stack::Guarding;
+use crate::sys::system::{System, amount};
 use std::fmt::{self, Display, Formatter};
-use std::{fs, io};
+use std::io;
 
 /// Finds out what this machine offers to runtimes, as [`RuntimeBuilder::build`] does it, and why
 /// not more. For support requests and health checks; the example `doctor` prints it.
@@ -41,6 +43,9 @@ pub fn probe() -> Probe {
     })
 }
 
+/// A ring that is none for us.
+const DEAF: &str = "a worker that waits in an io_uring cannot be woken here";
+
 /// What [`probe`] has found. Displayed, it is a report of some twenty lines.
 #[derive(Debug)]
 pub struct Probe {
@@ -72,10 +77,13 @@ impl Probe {
         self.ring.is_ok() && !self.wakes.is_empty()
     }
 
-    /// Why runtimes cannot use io_uring here, if they cannot, and what to do about it in general;
-    /// see also [`advice`](Self::advice).
+    /// Why runtimes cannot use io_uring here, if they cannot, and what to do about it.
     pub fn refusal(&self) -> Option<String> {
-        self.ring.as_ref().err().map(io::Error::to_string)
+        match &self.ring {
+            Ok(_) if self.wakes.is_empty() => Some(DEAF.into()),
+            Ok(_) => None,
+            Err(error) => Some(error.to_string()),
+        }
     }
 
     /// How sleeping workers are woken that use io_uring: the first way that works.
@@ -90,8 +98,8 @@ impl Probe {
         match &self.mask {
             Err(error) => advice.push(error.clone()),
             Ok(Some(mask)) => advice.push(format!(
-                "unset RAMIE_CAPS: it makes the process do without a part of what the kernel has \
-                 ({mask})"
+                "unset RAMIE_CAPS ({mask}): it makes the process do without a part of what the \
+                 kernel has, and the rest of this report speaks as if it had not"
             )),
             Ok(None) => {}
         }
@@ -103,7 +111,10 @@ impl Probe {
             Ok(_) => {}
         }
         match &self.ring {
-            Err(error) => advice.push(self.remedy(error)),
+            Err(error) => advice.push(Self::why(error).1),
+            Ok(_) if self.wakes.is_empty() => {
+                advice.push(format!("run outside of this sandbox, or on another kernel: {DEAF}"));
+            }
             Ok(ring) => {
                 let newest = ring.lacks.iter().map(|lack| lack.since).max();
                 if let Some((major, minor)) = newest {
@@ -113,6 +124,13 @@ impl Probe {
                     ));
                 }
             }
+        }
+        if let Ok(Guarding::Markers) = self.guarding {
+            advice.push(
+                "run on Linux 6.13 or newer, where no filter refuses process_madvise: it guards \
+                 many new stacks by one call"
+                    .into(),
+            );
         }
         if let Ok(Guarding::Mappings) = self.guarding {
             advice.push(format!(
@@ -139,44 +157,28 @@ impl Probe {
         advice
     }
 
-    /// What to do about a refused ring, as far as can be told from here.
-    fn remedy(&self, error: &io::Error) -> String {
-        let system = &self.system;
-        match (error.kind(), system.disabled) {
-            (io::ErrorKind::PermissionDenied, Some(2)) => {
-                "as root, `sysctl kernel.io_uring_disabled=0`: io_uring is switched off for the \
-                 whole system (a file in /etc/sysctl.d keeps the setting)"
-                    .into()
+    /// Why there is no ring, and what to do about it.
+    fn why(error: &io::Error) -> (String, String) {
+        match Refusal::of(error) {
+            Some(refusal) => (refusal.cause.clone(), refusal.remedy.clone()),
+            None => (error.to_string(), format!("try again; to make a ring failed: {error}")),
+        }
+    }
+
+    fn fmt_wakes(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let ways: Vec<&str> = self.wakes.iter().map(|method| method.words()).collect();
+        match (self.driver(), ways.as_slice()) {
+            (Some(DriverKind::Poll), []) => writeln!(f, "wake-ups      by an eventfd"),
+            (Some(DriverKind::Poll), ways) => {
+                let ways = ways.join(", ");
+                writeln!(f, "wake-ups      by an eventfd (with io_uring: {ways})")
             }
-            (io::ErrorKind::PermissionDenied, Some(1)) => {
-                "as root, `sysctl kernel.io_uring_disabled=0`, or put this user into the group \
-                 whose number is kernel.io_uring_group: io_uring is kept to privileged processes"
-                    .into()
+            (_, []) => Ok(()),
+            (_, [first]) => writeln!(f, "wake-ups      by {first}"),
+            (_, [first, rest @ ..]) => {
+                let rest = rest.join(", ");
+                writeln!(f, "wake-ups      by {first} (also possible: {rest})")
             }
-            (io::ErrorKind::PermissionDenied, _) if system.filtered => {
-                "let the seccomp filter, under which this process runs, allow io_uring_setup, \
-                 io_uring_enter and io_uring_register (in a container: docker run --security-opt \
-                 seccomp=PROFILE.json, or a seccompProfile of type Localhost in Kubernetes)"
-                    .into()
-            }
-            (io::ErrorKind::PermissionDenied, _) => {
-                "ask the security module of this system (SELinux, AppArmor) to allow io_uring"
-                    .into()
-            }
-            (io::ErrorKind::OutOfMemory, _) => format!(
-                "raise the limit on locked memory ({} now; ulimit -l, or LimitMEMLOCK of a systemd \
-                 unit)",
-                amount(system.locked)
-            ),
-            (io::ErrorKind::Unsupported, _) if system.filtered => {
-                "run on Linux 5.19 or newer, or let the seccomp filter, under which this process \
-                 runs, allow io_uring_setup, io_uring_enter and io_uring_register"
-                    .into()
-            }
-            (io::ErrorKind::Unsupported, _) => {
-                "run on Linux 5.19 or newer, outside of sandboxes that hide io_uring".into()
-            }
-            _ => error.to_string(),
         }
     }
 
@@ -217,6 +219,14 @@ impl Display for Probe {
         }
         writeln!(f)?;
         writeln!(f, "driver        {}", self.chosen())?;
+        if self.driver() == Some(DriverKind::Poll) {
+            writeln!(
+                f,
+                "  - opening files, writing them, reading what is not cached: a thread of the \
+                 blocking pool"
+            )?;
+            writeln!(f, "  - accepting from a listener in blocking mode: a thread for it")?;
+        }
         match &self.ring {
             Ok(ring) => {
                 writeln!(f, "io_uring      {}", ring.flags.join(", "))?;
@@ -228,21 +238,11 @@ impl Display for Probe {
             }
             Err(error) => {
                 write!(f, "io_uring      ")?;
-                broken(f, &error.to_string(), 14)?;
+                broken(f, &Self::why(error).0, 14)?;
                 writeln!(f)?;
             }
         }
-        match self.wakes.as_slice() {
-            [] => {}
-            [first, rest @ ..] => {
-                write!(f, "wake-ups      by {}", way(*first))?;
-                if !rest.is_empty() {
-                    let ways: Vec<&str> = rest.iter().map(|&method| way(method)).collect();
-                    write!(f, " (also possible: {})", ways.join(", "))?;
-                }
-                writeln!(f)?;
-            }
-        }
+        self.fmt_wakes(f)?;
         match &self.guarding {
             Ok(Guarding::Batches) => writeln!(f, "guards        page markers, in batches")?,
             Ok(Guarding::Markers) => writeln!(f, "guards        page markers, one by one")?,
@@ -284,139 +284,56 @@ fn broken(f: &mut Formatter<'_>, text: &str, indent: usize) -> fmt::Result {
     Ok(())
 }
 
-fn way(method: WakeMethod) -> &'static str {
-    match method {
-        WakeMethod::Futex => "a futex in the ring",
-        WakeMethod::MsgRing => "messages to the ring",
-        WakeMethod::EventFd => "an eventfd",
-    }
-}
-
-fn amount(bytes: Option<u64>) -> String {
-    match bytes {
-        None => "unlimited".into(),
-        Some(bytes) if bytes.is_multiple_of(1 << 20) => format!("{} MiB", bytes >> 20),
-        Some(bytes) => format!("{} KiB", bytes >> 10),
-    }
-}
-
 fn variable(name: &str) -> Option<String> {
     let value = std::env::var_os(name)?.to_string_lossy().into_owned();
     (!value.is_empty()).then_some(value)
-}
-
-/// What `/proc` and `/sys` say. What cannot be read is left out.
-#[derive(Clone, Debug, Default)]
-struct System {
-    release: String,
-    /// CPUs that the process may use, and those that there are.
-    cpus: usize,
-    online: usize,
-    /// `RLIMIT_MEMLOCK` in bytes and `RLIMIT_NOFILE`; `None` is unlimited.
-    locked: Option<u64>,
-    files: Option<u64>,
-    max_map_count: u64,
-    /// `kernel.io_uring_disabled`, since Linux 6.6.
-    disabled: Option<u32>,
-    /// A seccomp filter is in force.
-    filtered: bool,
-}
-
-impl System {
-    fn look() -> Self {
-        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-        let (limits, status) = (read("/proc/self/limits"), read("/proc/self/status"));
-        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-        let online = count_of_list(read("/sys/devices/system/cpu/online").trim());
-        Self {
-            release: read("/proc/sys/kernel/osrelease").trim().to_owned(),
-            cpus,
-            online: online.unwrap_or(cpus),
-            locked: limit(&limits, "Max locked memory"),
-            files: limit(&limits, "Max open files"),
-            max_map_count: read("/proc/sys/vm/max_map_count").trim().parse().unwrap_or(65_530),
-            disabled: read("/proc/sys/kernel/io_uring_disabled").trim().parse().ok(),
-            filtered: status.lines().any(|line| line.trim_end() == "Seccomp:\t2"),
-        }
-    }
-}
-
-/// The soft limit that a line of `/proc/self/limits` names.
-fn limit(limits: &str, name: &str) -> Option<u64> {
-    let line = limits.lines().find_map(|line| line.strip_prefix(name))?;
-    line.split_whitespace().next()?.parse().ok()
-}
-
-/// How many numbers a list such as `0-3,8` has.
-fn count_of_list(list: &str) -> Option<usize> {
-    list.split(',').try_fold(0, |sum, range| {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
-        Some(sum + last.checked_sub(first)? + 1)
-    })
 }
 
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 
-    #[test]
-    fn texts_of_the_kernel_are_read() {
-        let limits = "Limit                     Soft Limit           Hard Limit           Units\n\
-                      Max open files            1024                 524288               files\n\
-                      Max locked memory         unlimited            unlimited            bytes\n";
-        assert_eq!(limit(limits, "Max open files"), Some(1024));
-        assert_eq!(limit(limits, "Max locked memory"), None);
-        assert_eq!(count_of_list("0"), Some(1));
-        assert_eq!(count_of_list("0-3,8,10-11"), Some(7));
-        assert_eq!(count_of_list(""), None);
-        assert_eq!(
-            (amount(Some(65_536)), amount(Some(8 << 20))),
-            ("64 KiB".into(), "8 MiB".into())
-        );
-    }
-
-    fn refused(errno: i32, system: System) -> Probe {
+    fn machine(ring: io::Result<Ring>) -> Probe {
         Probe {
-            system,
+            system: System { cpus: 4, online: 4, ..System::default() },
             mask: Ok(None),
             wanted: Ok(DriverKind::Auto),
-            ring: Err(io::Error::from_raw_os_error(errno)),
+            ring,
             wakes: Vec::new(),
             guarding: Ok(Guarding::Batches),
         }
     }
 
     #[test]
-    fn each_refusal_has_its_remedy() {
-        let system = System { cpus: 2, online: 2, max_map_count: 65_530, ..System::default() };
-        let filtered = System { filtered: true, ..system.clone() };
-        let cases = [
-            (libc::EPERM, System { disabled: Some(2), ..system.clone() }, "io_uring_disabled=0"),
-            (libc::EPERM, System { disabled: Some(1), ..system.clone() }, "io_uring_group"),
-            (libc::EPERM, System { disabled: Some(0), ..filtered.clone() }, "--security-opt"),
-            (libc::EPERM, system.clone(), "SELinux"),
-            (libc::ENOSYS, filtered, "seccomp"),
-            (libc::ENOSYS, system.clone(), "Linux 5.19"),
-            (libc::ENOMEM, System { locked: Some(65_536), ..system.clone() }, "64 KiB now"),
-        ];
-        for (errno, system, remedy) in cases {
-            let probe = refused(errno, system);
-            let advice = probe.advice();
-            assert_eq!(advice.len(), 1, "{advice:?}");
-            assert!(advice[0].contains(remedy), "{advice:?}");
-            assert!(!probe.has_io_uring() && probe.refusal().is_some());
-            assert_eq!(probe.driver(), Some(DriverKind::Poll));
-            let report = probe.to_string();
-            assert!(report.contains("epoll and threads, since there is no io_uring"), "{report}");
-            assert!(report.replace("\n    ", " ").contains(remedy), "{report}");
+    fn a_refusal_is_told_once_and_its_remedy_too() {
+        let (cause, remedy) = ("it is refused".to_owned(), "ask for it".to_owned());
+        let refusal = Refusal { cause, remedy };
+        let probe = machine(Err(io::Error::new(io::ErrorKind::PermissionDenied, refusal)));
+        assert_eq!(probe.advice(), ["ask for it"]);
+        assert_eq!(probe.refusal().as_deref(), Some("it is refused: ask for it"));
+        assert_eq!((probe.has_io_uring(), probe.driver()), (false, Some(DriverKind::Poll)));
+        let report = probe.to_string();
+        for line in [
+            "driver        epoll and threads, since there is no io_uring",
+            "io_uring      it is refused",
+            "wake-ups      by an eventfd",
+            "  * ask for it.",
+        ] {
+            assert_eq!(report.lines().filter(|found| *found == line).count(), 1, "{report}");
         }
     }
 
     #[test]
+    fn a_ring_that_cannot_be_woken_is_none() {
+        let probe = machine(Ok(Ring { flags: vec!["SUBMIT_ALL"], lacks: Vec::new() }));
+        assert!(!probe.has_io_uring() && probe.refusal().is_some());
+        assert_eq!(probe.driver(), Some(DriverKind::Poll));
+        assert!(probe.advice()[0].contains("cannot be woken"), "{probe}");
+    }
+
+    #[test]
     fn little_is_said_where_all_is_well() {
-        let mut probe = refused(0, System { cpus: 4, online: 4, ..System::default() });
-        probe.ring = Ok(Ring { flags: vec!["SUBMIT_ALL"], lacks: Vec::new() });
+        let mut probe = machine(Ok(Ring { flags: vec!["SUBMIT_ALL"], lacks: Vec::new() }));
         probe.wakes = vec![WakeMethod::Futex];
         assert!(probe.has_io_uring() && probe.advice().is_empty());
         assert!(probe.to_string().ends_with("nothing more that ramie could use."));

@@ -91,8 +91,8 @@
 /// recognises. Without such an arm the request is ignored.
 ///
 /// # Panics
-/// Inside [`no_suspend`](crate::no_suspend), if it has to wait, or to receive from a socket. If an
-/// `Option` to be sent is `None`.
+/// Inside [`no_suspend`](crate::no_suspend), if it has to wait. If an `Option` to be sent is
+/// `None`.
 ///
 /// # Examples
 /// Without waiting:

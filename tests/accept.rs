@@ -297,8 +297,14 @@ fn without_room_in_the_middle() {
                 // SAFETY: it is only read.
                 assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0);
             };
-            let first = std::fs::File::open("Cargo.toml").unwrap().as_raw_fd() as usize;
-            set(first + LINE / 2);
+            // A full line would leave enough of them, if most were not taken elsewhere.
+            set(600);
+            let file = std::fs::File::open("Cargo.toml").unwrap();
+            let first = file.as_raw_fd() + LINE as i32 / 2;
+            // SAFETY: a number only; it says where the new number is to be.
+            let copy = || unsafe { libc::fcntl(file.as_raw_fd(), libc::F_DUPFD_CLOEXEC, first) };
+            let taken: Vec<_> = std::iter::from_fn(|| Some(copy()).filter(|fd| *fd >= 0)).collect();
+            drop(file);
             let (mut streams, mut failures) = (Vec::new(), 0);
             let mut incoming = listener.incoming();
             while failures < 3 {
@@ -311,10 +317,48 @@ fn without_room_in_the_middle() {
                 }
             }
             assert!((1..LINE).contains(&streams.len()), "{} streams", streams.len());
-            set(4096);
+            for fd in taken {
+                // SAFETY: a number that is this test's.
+                assert_eq!(unsafe { libc::close(fd) }, 0);
+            }
             streams.extend(incoming.by_ref().take(LINE - streams.len()).map(Result::unwrap));
             let served = streams.iter().map(|stream| stream.peer_addr().unwrap());
             assert!(served.eq(names(&clients)));
+        });
+    });
+}
+
+/// A Unix listener's line is much longer than the process has room for.
+#[test]
+fn a_long_line_leaves_descriptors_to_the_others() {
+    isolated("a_long_line_leaves_descriptors_to_the_others", || {
+        const LIMIT: u64 = 256;
+        const CLIENTS: usize = 400;
+        let limit = libc::rlimit { rlim_cur: LIMIT, rlim_max: LIMIT };
+        // SAFETY: it is only read.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0);
+        let dir = TempDir::new();
+        let path = dir.path().join("listener");
+        let listener = UnixListener::bind(&path).unwrap();
+        // They stay in line when their clients leave.
+        for number in 0..CLIENTS {
+            let client = StdUnixStream::connect(&path).unwrap();
+            (&client).write_all(&(number as u32).to_le_bytes()).unwrap();
+        }
+        runtime(1).run(|| {
+            let mut open = Vec::new();
+            for (number, stream) in listener.incoming().take(CLIENTS).enumerate() {
+                let mut stream = stream.unwrap();
+                let mut bytes = [0; 4];
+                stream.read_exact(&mut bytes).unwrap();
+                assert_eq!(u32::from_le_bytes(bytes), number as u32);
+                open.push(stream);
+                if open.len() == 100 {
+                    open.clear();
+                }
+                let file = std::fs::File::open("Cargo.toml").unwrap();
+                assert!((file.as_raw_fd() as u64) < LIMIT / 2 + 20, "{file:?}");
+            }
         });
     });
 }

@@ -124,6 +124,7 @@ weather! {
     fn a_peer_that_resets_a_reader() {
         let (mut ours, theirs) = pair();
         ours.write_all(b"never read").unwrap();
+        theirs.peek(&mut [0; 16]).unwrap(); // it is there
         let reader = spawn(move || {
             let first = seen(ours.read(&mut [0; 8]));
             (format!("{first:?}"), ours.read(&mut [0; 8]).unwrap())

@@ -58,6 +58,11 @@ fn a_mask_is_reported_with_what_is_lost() {
         assert!(whole.contains(part), "no {part:?} in\n{text}");
     }
     assert!(!text.contains("NO_SQARRAY"), "{text}");
+    let text = report(&[("RAMIE_CAPS", "-futex")]);
+    let (_, ways) = text.split_once("wake-ups      by ").expect("a line about them");
+    let way = ways.split([' ', '\n']).next().expect("a word"); // "messages", or "an"
+    let line = format!("- sleeping on a futex in the ring (Linux 6.7): {way} ");
+    assert!(text.contains(&line), "no {line:?} in\n{text}");
 }
 
 #[test]
@@ -65,6 +70,7 @@ fn where_no_ring_will_do_it_is_epoll() {
     for mask in ["linux-5.4", "linux-5.15", "-io_uring", "-recv", "-cancel_any"] {
         let text = report(&[("RAMIE_CAPS", mask)]);
         assert!(text.contains("epoll and threads, since there is no io_uring"), "{text}");
+        assert!(text.contains("as RAMIE_CAPS wants it"), "{text}");
         let output = doctor(&[("RAMIE_CAPS", mask), ("RAMIE_DRIVER", "uring")]);
         assert_eq!(output.status.code(), Some(1));
         let text = String::from_utf8(output.stdout).expect("text");
@@ -72,6 +78,7 @@ fn where_no_ring_will_do_it_is_epoll() {
     }
     let text = report(&[("RAMIE_DRIVER", "poll")]);
     assert!(text.contains("epoll and threads, since RAMIE_DRIVER says so"), "{text}");
+    assert!(text.contains("wake-ups      by an eventfd"), "{text}");
     let output = doctor(&[("RAMIE_DRIVER", "pole")]);
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stdout).contains("RAMIE_DRIVER=pole"));

@@ -293,6 +293,28 @@ fn without_suspending() {
                     }
                 })
             };
+            let (end, mut pipe) = ramie::io::pipe().unwrap();
+            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+            let take = || {
+                let (mut a, mut b, mut c) = ([0; 4], [0; 4], [0; 4]);
+                ramie::no_suspend(|| {
+                    select! {
+                        read(&ours, &mut a) -> n => n.map(|n| ("stream", n)),
+                        read(&end, &mut b) -> n => n.map(|n| ("pipe", n)),
+                        recv_from(&socket, &mut c) -> n => n.map(|(n, _)| ("datagram", n)),
+                        default => Ok(("nothing", 0)),
+                    }
+                })
+                .unwrap()
+            };
+            assert_eq!(take(), ("nothing", 0));
+            socket.send_to(b"12", socket.local_addr().unwrap()).unwrap();
+            assert_eq!(take(), ("datagram", 2));
+            pipe.write_all(b"123").unwrap();
+            assert_eq!(take(), ("pipe", 3));
+            theirs.write_all(b"1234").unwrap();
+            assert_eq!(take(), ("stream", 4));
+            assert_eq!(take(), ("nothing", 0));
             assert_eq!(look().unwrap(), "nothing");
             let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             assert_eq!(look().unwrap(), "accept");

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use common::{runtime, watch};
+use common::{TempDir, runtime, watch};
 use ramie::io::{self, BufRead, Read, Write};
 
 const VARIABLE: &str = "RAMIE_STDIO_CHILD";
@@ -395,4 +395,185 @@ fn closed_descriptors_and_broken_pipes() {
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success() && errors.ends_with("well\n"), "{errors}");
     }
+}
+
+const FOLDER: &str = "RAMIE_STDIO_FOLDER";
+
+/// Lines of text, more than any buffer holds.
+fn long_text() -> String {
+    (0..40_000).map(|n| format!("line {n}\n")).collect()
+}
+
+/// What the child prints when its output is a pipe, a file and a socket, if it ends well.
+fn to_each_kind(folder: &TempDir, mut command: impl FnMut() -> Command) -> [String; 3] {
+    let folder = folder.path();
+    let by_pipe = command().env(FOLDER, folder).output().unwrap();
+    assert!(by_pipe.status.success(), "{}", String::from_utf8_lossy(&by_pipe.stderr));
+    let path = folder.join("printed");
+    let file = File::create(&path).unwrap();
+    assert!(command().env(FOLDER, folder).stdout(file).status().unwrap().success());
+    let (here, there) = std::os::unix::net::UnixStream::pair().unwrap();
+    let mut started = command();
+    let mut child = started.env(FOLDER, folder).stdout(OwnedFd::from(there)).spawn().unwrap();
+    drop(started);
+    let mut by_socket = Vec::new();
+    (&here).read_to_end(&mut by_socket).unwrap();
+    assert!(child.wait().unwrap().success());
+    [by_pipe.stdout, std::fs::read(path).unwrap(), by_socket].map(|bytes| printed(&bytes))
+}
+
+/// The kernel copies; what was printed before and what comes after stay in their places.
+#[test]
+fn copies_to_the_output() {
+    let work = || {
+        let from = || ramie::fs::File::open(path_of("text")).unwrap();
+        ramie::print!("<");
+        assert_eq!(io::copy(&mut from(), &mut io::stdout()).unwrap(), long_text().len() as u64);
+        ramie::print!("><");
+        let mut lock = io::stdout().lock();
+        io::copy(&mut from().take(200_001), &mut lock).unwrap();
+        write!(lock, "><").unwrap();
+        let mut writer = io::BufWriter::new(&mut lock);
+        write!(writer, "first ").unwrap();
+        io::copy(&mut io::BufReader::new(from()), &mut writer).unwrap();
+        write!(writer, ">").unwrap();
+        drop(writer);
+        drop(lock);
+        io::copy(&mut from().take(3), &mut io::stdout()).unwrap();
+    };
+    let folder = TempDir::new();
+    std::fs::write(folder.path().join("text"), long_text()).unwrap();
+    for driver in DRIVERS {
+        let command = || {
+            program("copies_to_the_output", driver, || {
+                work();
+                runtime(2).run(|| ramie::spawn(work).join().unwrap());
+            })
+        };
+        let text = long_text();
+        let once = format!("<{text}><{}><first {text}>{}", &text[..200_001], &text[..3]);
+        for printed in to_each_kind(&folder, command) {
+            assert!(printed == once.repeat(2));
+        }
+    }
+}
+
+fn path_of(name: &str) -> std::path::PathBuf {
+    std::path::Path::new(&std::env::var_os(FOLDER).unwrap()).join(name)
+}
+
+/// A line is read, and so more than that is buffered; the rest is copied to wherever.
+#[test]
+fn copies_from_the_input() {
+    let to_file = |locked: bool| {
+        let mut line = String::new();
+        io::stdin().read_line(&mut line).unwrap();
+        let mut to = ramie::fs::File::create(path_of("copied")).unwrap();
+        let n = if locked {
+            let mut lock = io::stdin().lock();
+            let first = io::copy(&mut lock.by_ref().take(100), &mut to).unwrap();
+            first + io::copy(&mut lock, &mut to).unwrap()
+        } else {
+            io::copy(&mut io::stdin(), &mut to).unwrap()
+        };
+        assert_eq!(io::copy(&mut io::stdin(), &mut to).unwrap(), 0);
+        ramie::println!("{line}{n}");
+    };
+    let cat = |locked: bool| {
+        let mut out = io::stdout();
+        if locked {
+            io::copy(&mut io::stdin().lock(), &mut out).unwrap();
+        } else {
+            io::copy(&mut io::stdin(), &mut out).unwrap();
+        }
+    };
+    let text = long_text();
+    let rest = text.split_once('\n').unwrap().1;
+    for (driver, how) in DRIVERS.into_iter().flat_map(|d| (0..8).map(move |how| (d, how))) {
+        let locked = how & 1 != 0;
+        let body = || {
+            let how: u8 = std::env::var("RAMIE_STDIO_HOW").unwrap().parse().unwrap();
+            let locked = how & 1 != 0;
+            let work = move || if how & 2 != 0 { cat(locked) } else { to_file(locked) };
+            if how & 4 != 0 { work() } else { runtime(1).run(work) }
+        };
+        let folder = TempDir::new();
+        std::fs::write(folder.path().join("in"), &text).unwrap();
+        let mut outputs = Vec::new();
+        for kind in 0..3 {
+            let mut command = program("copies_from_the_input", driver, body);
+            command.env(FOLDER, folder.path()).env("RAMIE_STDIO_HOW", how.to_string());
+            let (here, there) = std::os::unix::net::UnixStream::pair().unwrap();
+            match kind {
+                0 => {}
+                1 => drop(command.stdin(File::open(folder.path().join("in")).unwrap())),
+                _ => drop(command.stdin(OwnedFd::from(there))),
+            }
+            let mut child = command.spawn().unwrap();
+            drop(command);
+            let pipe = child.stdin.take();
+            let text = text.clone();
+            let feeder = std::thread::spawn(move || match pipe {
+                Some(mut pipe) => pipe.write_all(text.as_bytes()).unwrap(),
+                None if kind == 2 => (&here).write_all(text.as_bytes()).unwrap(),
+                None => {}
+            });
+            outputs.push(ends_well(child).0);
+            feeder.join().unwrap();
+            if how & 2 == 0 {
+                let copied = std::fs::read_to_string(folder.path().join("copied")).unwrap();
+                assert!(copied == rest, "{driver} {locked} {kind}");
+            }
+        }
+        let expected =
+            if how & 2 == 0 { format!("line 0\n{}\n", rest.len()) } else { text.clone() };
+        assert!(outputs.iter().all(|out| *out == expected), "{driver} {how}");
+    }
+}
+
+/// A copy to an output that is not locked waits without the lock, and what others have printed
+/// before it goes on comes before.
+#[test]
+fn others_print_while_a_copy_waits() {
+    for driver in DRIVERS {
+        let mut command = program("others_print_while_a_copy_waits", driver, || {
+            runtime(1).run(|| {
+                let (mut reader, mut writer) = io::pipe().unwrap();
+                let copier =
+                    ramie::spawn(move || io::copy(&mut reader, &mut io::stdout()).unwrap());
+                for n in 0..20 {
+                    ramie::print!("{n} ");
+                    write!(writer, "copied,").unwrap();
+                    // Most of the time it is printed then, too.
+                    while ramie::unblock(|| bytes_in(&writer)) != 0 {
+                        ramie::yield_now();
+                    }
+                }
+                drop(writer);
+                assert_eq!(copier.join().unwrap(), 140);
+            });
+        });
+        let (out, _) = ends_well(command.spawn().unwrap());
+        let mut rest = out.as_str();
+        let (mut copied, mut next) = (0, 0);
+        while !rest.is_empty() {
+            match rest.strip_prefix("copied,") {
+                Some(after) => (copied, rest) = (copied + 1, after),
+                None => {
+                    rest = rest.strip_prefix(&format!("{next} ")).expect("whole and in order");
+                    next += 1;
+                }
+            }
+            assert!(copied <= next, "{out}");
+        }
+        assert_eq!((copied, next), (20, 20));
+    }
+}
+
+/// How many bytes wait in a pipe.
+fn bytes_in(pipe: &impl AsRawFd) -> i32 {
+    let mut bytes = 0;
+    // SAFETY: one number to write, alive for the call.
+    assert_eq!(unsafe { libc::ioctl(pipe.as_raw_fd(), libc::FIONREAD, &mut bytes) }, 0);
+    bytes
 }

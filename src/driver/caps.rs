@@ -1,4 +1,4 @@
-//! What this kernel offers. Every probe of the crate is made or kept here; versions are never read.
+//! What this kernel offers. Every probe is made or kept here; its version is not asked for.
 #![forbid(unsafe_code)]
 
 use super::wake::WakeMethod;
@@ -201,9 +201,17 @@ pub(crate) fn ring() -> io::Result<Ring> {
             ring.lacks.push(Lack { what, since, instead });
         }
     }
-    if is_hidden(WakeMethod::Futex) || !caps.has(opcode::FutexWait::CODE) {
-        let what = "sleeping on a futex in the ring";
-        ring.lacks.push(Lack { what, since: mask::since(Cap::Futex), instead: "an eventfd" });
+    if wake_method(&[WakeMethod::Futex]).is_err() {
+        let offered = !is_hidden(WakeMethod::Futex) && caps.has(opcode::FutexWait::CODE);
+        let what = match offered {
+            false => "sleeping on a futex in the ring",
+            true => "sleeping on a futex in the ring, which is there but does not wake",
+        };
+        let instead = match wake_method(&[WakeMethod::MsgRing, WakeMethod::EventFd]) {
+            Ok(method) => method.words(),
+            Err(_) => "nothing",
+        };
+        ring.lacks.push(Lack { what, since: mask::since(Cap::Futex), instead });
     }
     ring.lacks.sort_by_key(|lack| lack.since);
     Ok(ring)

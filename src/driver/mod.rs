@@ -27,15 +27,16 @@
 //! An op that a driver has completed is never touched by it again. A driver that is dropped while
 //! ops are in flight leaks what the kernel may still write to.
 //!
-//! | file       | what                                                                   |
-//! |------------|------------------------------------------------------------------------|
-//! | `caps.rs`  | what this kernel offers: every probe, and the errors that say why not  |
-//! | `lower.rs` | which ops go to the driver and which to the blocking pool              |
-//! | `dirs.rs`  | directories in memory, in which workers create files themselves        |
-//! | `wake.rs`  | the ways of waking a worker that waits                                 |
-//! | `choose.rs`| which driver a runtime gets                                            |
-//! | `uring/`   | io_uring                                                               |
-//! | `poll/`    | system calls that do not wait, and epoll                               |
+//! | file         | what                                                                  |
+//! |--------------|-----------------------------------------------------------------------|
+//! | `caps.rs`    | what this kernel offers: every probe                                  |
+//! | `refusal.rs` | why there is no ring, and what would bring one                        |
+//! | `lower.rs`   | which ops go to the driver and which to the blocking pool             |
+//! | `dirs.rs`    | directories in memory, in which workers create files themselves       |
+//! | `wake.rs`    | the ways of waking a worker that waits                                |
+//! | `choose.rs`  | which driver a runtime gets                                           |
+//! | `uring/`     | io_uring                                                              |
+//! | `poll/`      | system calls that do not wait, and epoll                              |
 
 use crate::coro::{FiberList, PendingPtr};
 use std::io;
@@ -47,6 +48,7 @@ pub(crate) mod caps;
 mod choose;
 mod dirs;
 pub(crate) mod lower;
+pub(crate) mod refusal;
 pub(crate) mod wake;
 
 #[expect(unsafe_code, reason = "L5: submission entries and completions are raw memory")]

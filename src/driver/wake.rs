@@ -19,6 +19,17 @@ pub enum WakeMethod {
     EventFd,
 }
 
+impl WakeMethod {
+    /// For people.
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Self::Futex => "a futex in the ring",
+            Self::MsgRing => "messages to the ring",
+            Self::EventFd => "an eventfd",
+        }
+    }
+}
+
 /// The worker runs, or has been woken and not yet noticed.
 pub(crate) const RUN: u32 = 0;
 /// The worker has announced that it will wait; whoever turns this into `NOTIFIED` must poke it.

@@ -47,6 +47,17 @@ impl Raw {
     }
 }
 
+impl Raw {
+    /// The descriptor, unless [`copy`](super::copy()) is to read or write through the stream: a
+    /// ring must not see the end of a FIFO.
+    fn fd_to_copy(self) -> Option<BorrowedFd<'static>> {
+        let fd = self.fd();
+        let named = || fifo::is_pipe(fd) && fifo::has_name(fd).is_ok_and(|named| named);
+        let refused = EXITING.load(Relaxed) || (matches!(self, Raw::In) && named());
+        (!refused).then_some(fd)
+    }
+}
+
 fn run(mut op: Op<'_>) -> io::Result<u32> {
     if EXITING.load(Relaxed) {
         return decode::decode(perform::perform(&mut op));
@@ -347,6 +358,21 @@ impl Stdin {
     pub fn lines(self) -> Lines<StdinLock<'static>> {
         self.lock().lines()
     }
+
+    pub(super) fn fd_to_copy(&self) -> Option<BorrowedFd<'static>> {
+        Raw::In.fd_to_copy()
+    }
+}
+
+impl StdinLock<'_> {
+    /// What has been read ahead.
+    pub(super) fn left(&self) -> &[u8] {
+        self.0.left()
+    }
+
+    pub(super) fn fd_to_copy(&self) -> Option<BorrowedFd<'static>> {
+        Raw::In.fd_to_copy()
+    }
 }
 
 impl Read for StdinLock<'_> {
@@ -445,6 +471,17 @@ macro_rules! output {
             /// it again.
             pub fn lock(&self) -> $lock<'static> {
                 $lock($shared.lock(), PhantomData)
+            }
+
+            pub(super) fn fd_to_copy(&self) -> Option<BorrowedFd<'static>> {
+                $shared.raw.fd_to_copy()
+            }
+        }
+
+        impl $lock<'_> {
+            /// `None` too if others may write meanwhile.
+            pub(super) fn fd_to_copy(&self) -> Option<BorrowedFd<'static>> {
+                self.0.shared.raw.fd_to_copy().filter(|_| self.0.held)
             }
         }
 

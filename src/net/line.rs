@@ -8,25 +8,37 @@
 //! kept here: who waits is counted under the lock, after a look at what is kept, and the line is
 //! taken under the same lock, by nobody while others are counted.
 //!
-//! The lock is held across the taking, for a turn of the worker. A plain thread waits that long: if
-//! it went past the lock into the kernel, it would wait there while connections are kept here. But
-//! not for ever, as the holder may have been left behind by the end of its runtime; and a worker's
-//! thread that cannot suspend does not wait at all, as the holder may be a fiber of its own.
+//! A line is taken only if it is sure to leave half of the descriptors that are free: the kernel
+//! takes all there is, and cannot be stopped on its way.
+//!
+//! The lock is held across the taking, for a turn of the worker. Others wait that long, without
+//! standing in line for the lock: if they went past it into the kernel, they would wait there while
+//! connections are kept here. But if the holder has been left behind by the end of its runtime, it
+//! keeps the lock, and nothing else: others then go past it, and no line is taken any more. A
+//! thread does not wait for ever in any case, and a worker's thread that cannot suspend not at all,
+//! as the holder may be a fiber of its own.
 
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{self, OnceLock};
 use std::time::Duration;
 
-use crate::cancel::is_cancelled;
+use crate::cancel::{is_cancelled, shield};
 use crate::op::Op;
+use crate::sched::lost::Home;
 use crate::sched::{blocks_thread, blocks_worker, current, submit};
 use crate::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
-use crate::sys::{file, socket::poll_many};
+use crate::sys::file;
+use crate::sys::socket::{longest_line, poll_many};
+use crate::time::sleep;
+use crate::yield_now;
 
 /// How long a thread looks at the listener before it looks at the lock again.
 const LOOK: Duration = Duration::from_millis(1);
+/// How often a fiber lets others run before it sleeps between its looks at the lock.
+const YIELDS: u32 = 8;
 /// How long it does not look at the listener at all, and how often: a second together.
 const PAUSE: Duration = Duration::from_micros(100);
 const PAUSES: u32 = 10_000;
@@ -38,6 +50,10 @@ const MAX_EMPTY: u32 = 3;
 pub(super) struct Line {
     /// Oldest first.
     ahead: Mutex<VecDeque<OwnedFd>>,
+    /// Whose fiber takes the line, with the lock.
+    taker: sync::Mutex<Option<Home>>,
+    /// How many connections it may have at most, once somebody has asked.
+    longest: OnceLock<u64>,
     /// Those who wait in the kernel.
     waiting: AtomicUsize,
 }
@@ -87,11 +103,13 @@ impl Pace {
     }
 
     /// Whether to try now, as far as earlier attempts tell, and the number of descriptors: the
-    /// lowest one that is free is given out first.
-    fn is_worth_it(&mut self) -> bool {
+    /// lowest one that is free is given out first. Half of them may be in use, and a line may take
+    /// half of the rest.
+    fn is_worth_it(&mut self, longest: impl FnOnce() -> u64) -> bool {
         let skips = self.skip != 0;
         self.skip = self.skip.saturating_sub(1);
-        !skips && u64::from(self.last.unsigned_abs()) < file::descriptor_limit() / 2
+        let (used, limit) = (u64::from(self.last.unsigned_abs()), file::descriptor_limit());
+        !skips && used < limit / 2 && longest() <= (limit - used) / 2
     }
 
     fn took(&mut self, count: usize) {
@@ -117,11 +135,14 @@ impl Line {
         }
         if self.waiting.load(Relaxed) == 0
             && let Some(pace) = pace
-            && pace.is_worth_it()
+            && let Some(home) = Home::here()
+            && pace.is_worth_it(|| *self.longest.get_or_init(|| longest_line(listener)))
         {
             let mut taken = Vec::new();
             let flags = libc::SOCK_CLOEXEC;
+            self.set_taker(Some(home));
             let result = submit(Op::AcceptLine { fd: listener, flags, taken: &mut taken });
+            self.set_taker(None);
             pace.took(taken.len());
             ahead.extend(taken);
             match (ahead.pop_front(), result) {
@@ -151,28 +172,36 @@ impl Line {
         Entered::Waits(Waits(&self.waiting))
     }
 
-    /// `None` on a thread that is to accept without regard to the lock: there is a connection. And
-    /// in a `no_suspend` section, where nobody is waited for: who has the lock takes what there is.
+    fn set_taker(&self, home: Option<Home>) {
+        *self.taker.lock().unwrap_or_else(PoisonError::into_inner) = home;
+    }
+
+    /// Whether the lock is held for ever. The holder cannot give it up while it is asked about.
+    fn is_abandoned(&self) -> bool {
+        let taker = self.taker.lock().unwrap_or_else(PoisonError::into_inner);
+        taker.is_some_and(Home::is_gone)
+    }
+
+    /// `None` for who is to accept without regard to the lock: its holder is lost; or, on a thread,
+    /// there is a connection. And in a `no_suspend` section, where nobody is waited for: who has
+    /// the lock takes what there is.
     fn lock(&self, listener: BorrowedFd<'_>) -> Option<MutexGuard<'_, VecDeque<OwnedFd>>> {
-        if current::must_not_suspend() {
-            return match self.ahead.try_lock() {
-                Ok(ahead) => Some(ahead),
-                Err(TryLockError::Poisoned(error)) => Some(error.into_inner()),
-                Err(TryLockError::WouldBlock) => None,
-            };
-        }
-        if !blocks_thread() {
-            return Some(self.ahead.lock().unwrap_or_else(PoisonError::into_inner));
-        }
-        let mut pauses = if blocks_worker() { 0 } else { PAUSES };
+        let mut yields = 0..YIELDS;
+        let mut pauses = 0..PAUSES;
         loop {
             match self.ahead.try_lock() {
                 Ok(ahead) => return Some(ahead),
                 Err(TryLockError::Poisoned(error)) => return Some(error.into_inner()),
                 Err(TryLockError::WouldBlock) => {}
             }
-            if pauses != 0 {
-                pauses -= 1;
+            if current::must_not_suspend() || self.is_abandoned() {
+                return None;
+            } else if !blocks_thread() {
+                yield_now();
+                if yields.next().is_none() {
+                    shield(|| sleep(PAUSE));
+                }
+            } else if !blocks_worker() && pauses.next().is_some() {
                 std::thread::sleep(PAUSE);
             } else if poll_many(&[(listener, libc::POLLIN)], Some(LOOK)).is_some() {
                 return None;
@@ -211,6 +240,37 @@ mod tests {
             assert!(thread.join().unwrap());
         });
         assert_eq!(line.ahead.lock().unwrap().len(), 1);
+        assert_eq!(line.waiting.load(Relaxed), 0);
+    }
+
+    /// The end of a runtime leaks the fiber that takes the line, and with it the lock. Others of
+    /// all kinds go on without.
+    #[test]
+    fn who_is_lost_does_not_keep_the_line() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let line = std::sync::Arc::new(Line::default());
+        let builder = || crate::Runtime::builder().workers(1);
+        let runtime = builder().shutdown_timeout(Duration::ZERO).build().unwrap();
+        let theirs = std::sync::Arc::clone(&line);
+        runtime.run(move || {
+            crate::spawn(move || {
+                let _ahead = theirs.ahead.lock().unwrap();
+                theirs.set_taker(Home::here());
+                loop {
+                    crate::park();
+                }
+            });
+            crate::yield_now();
+        });
+        assert!(line.ahead.try_lock().is_err() && !line.is_abandoned());
+        drop(runtime);
+        let waits = || {
+            let entered = line.enter(listener.as_fd(), Some(&mut Pace::default())).unwrap();
+            assert!(matches!(entered, Entered::Waits(_)));
+            assert!(line.pop(listener.as_fd()).is_none());
+        };
+        waits();
+        builder().build().unwrap().run(waits);
         assert_eq!(line.waiting.load(Relaxed), 0);
     }
 }

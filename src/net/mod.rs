@@ -6,6 +6,8 @@
 //!
 //! One socket may be used by many fibers and threads at the same time, through shared references:
 //! one may receive while another sends, and [`shutdown`](TcpStream::shutdown) wakes both.
+//! [`split`](TcpStream::split) and [`into_split`](TcpStream::into_split) make two values of a
+//! stream where code asks for these.
 //!
 //! # Timeouts
 //! [`set_read_timeout`](TcpStream::set_read_timeout) and its like work as in std: an operation that
@@ -32,6 +34,7 @@
 //! | `tcp.rs`    | [`TcpStream`], [`TcpListener`]                                  |
 //! | `udp.rs`    | [`UdpSocket`]                                                   |
 //! | `unix.rs`   | the Unix family                                                 |
+//! | `halves.rs` | a stream's two directions: [`ReadHalf`] and its like            |
 //! | `many.rs`   | several datagrams at once                                       |
 //! | `backoff.rs` | what [`Incoming`] does when there is no room                   |
 //! | `line.rs`   | connections that [`Incoming`] has accepted ahead               |
@@ -40,6 +43,7 @@
 #![forbid(unsafe_code)]
 
 mod backoff;
+mod halves;
 mod line;
 mod lookup;
 mod many;
@@ -48,6 +52,7 @@ mod tcp;
 mod udp;
 pub(crate) mod unix;
 
+pub use halves::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, ReuniteError, WriteHalf};
 pub(crate) use line::Expecting;
 pub use lookup::ToSocketAddrs;
 pub use std::net::{

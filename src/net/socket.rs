@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use super::line::{Entered, Expecting, Line, Pace};
 use crate::op::decode::decode;
+use crate::op::perform::perform;
 use crate::op::{self, Habit, IOV_MAX, MAX_TRANSFER, Op};
 use crate::sched::batch::at_once;
-use crate::sched::{Detach, accepting_pass, connects_in_haste, perform_fd};
+use crate::sched::{Detach, accepting_pass, connects_in_haste, current, perform_fd};
 use crate::sched::{submit_fd_within, submit_within};
 use crate::sys::file;
 use crate::sys::socket::{Incoming, Outgoing, SockAddr, take_error};
@@ -151,7 +152,7 @@ impl<S: Into<OwnedFd> + AsFd> Socket<S> {
         let (fd, flags, len) = (self.as_fd(), self.flags(flags), buf.len().min(MAX_TRANSFER));
         let op =
             Op::Recv { fd, buf: &mut buf[..len], flags, habit, poll_first: false, tried: false };
-        in_time(submit_within(op, self.timeout(Way::Read))).map(count)
+        self.receive_by(op, flags)
     }
 
     /// `send`.
@@ -174,6 +175,14 @@ impl<S: Into<OwnedFd> + AsFd> Socket<S> {
     pub(super) fn recv_message(&self, message: &mut Incoming<'_>, flags: i32) -> io::Result<usize> {
         let (fd, flags) = (self.as_fd(), self.flags(flags));
         let op = Op::RecvMsg { fd, message: message.lend(), flags, owner: self.owner() };
+        self.receive_by(op, flags)
+    }
+
+    #[inline]
+    fn receive_by(&self, mut op: Op<'_>, flags: i32) -> io::Result<usize> {
+        if flags & libc::MSG_DONTWAIT != 0 && current::must_not_suspend() {
+            return decode(perform(&mut op)).map(count); // which does not wait
+        }
         in_time(submit_within(op, self.timeout(Way::Read))).map(count)
     }
 

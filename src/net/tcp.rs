@@ -18,7 +18,8 @@ use crate::sys::socket::{SockAddr, socket};
 /// A TCP stream between a local and a remote socket.
 ///
 /// [`Read`] and [`Write`] are implemented for `TcpStream` and `&TcpStream`, so one fiber may read
-/// while another writes. The connection is closed when the value goes out of scope.
+/// while another writes; [`split`](Self::split) makes two values of the two directions. The
+/// connection is closed when the value goes out of scope.
 ///
 /// # Examples
 /// ```
@@ -225,9 +226,10 @@ impl TcpListener {
     /// whole line in one go, by io_uring's *multishot* accept. What it has not returned when it is
     /// dropped, or its fiber cancelled, is there for the next `accept` or iterator of this
     /// listener and its clones, and closed with the last of them. It takes one at a time while
-    /// somebody else waits in `accept`, once half of the process's descriptors are in use, on plain
-    /// threads, and without io_uring. Who accepts by the descriptor alone (other processes,
-    /// [`io::batch`](crate::io::batch), std) does not see what was accepted ahead.
+    /// somebody else waits in `accept`, once half of the process's descriptors are in use or a
+    /// full line might take half of those that are free, on plain threads, and without io_uring.
+    /// Who accepts by the descriptor alone (other processes, [`io::batch`](crate::io::batch), std)
+    /// does not see what was accepted ahead.
     /// Before the last of them is turned into a descriptor or into std's type, what is left is to
     /// be taken: by `accept` in non-blocking mode, until that says `WouldBlock`.
     ///

@@ -18,7 +18,7 @@ use crate::sys::socket::{Control, Outgoing, SockAddr, socket};
 /// A Unix stream socket.
 ///
 /// [`Read`] and [`Write`] are implemented for `UnixStream` and `&UnixStream`, so one fiber may read
-/// while another writes.
+/// while another writes; [`split`](Self::split) makes two values of the two directions.
 ///
 /// # Examples
 /// ```

@@ -240,7 +240,6 @@ impl<T> Owner<T> {
         }
         let bottom = self.bottom();
         let newest = bottom.wrapping_sub(1);
-        // Asked before the store, as `is_on` says.
         let is_on = is_on();
         self.set_bottom(newest);
         fence_of_owner(is_on);

@@ -15,6 +15,7 @@ use super::shared::Phase;
 use super::{Remote, Shared, Worker, current, submit};
 use crate::coro::{FiberPtr, OnCancel};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::atomic::{Ordering, fence};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -31,6 +32,29 @@ pub(crate) fn is_lost(fiber: FiberPtr) -> bool {
     ended.is_lost()
         // In this order: an end comes before its worker goes.
         || (Remote::of(fiber).is_some_and(Remote::is_gone) && !ended.is_set())
+}
+
+/// Where the calling fiber is at home.
+#[derive(Clone, Copy)]
+pub(crate) struct Home(&'static Remote);
+
+impl Home {
+    /// That of the calling code, if it is on a fiber that may suspend.
+    pub(crate) fn here() -> Option<Home> {
+        current::suspendable().map(|(worker, _)| Home(worker.remote))
+    }
+
+    /// Whether a fiber that had this home, and has not ended, never goes on. To be asked while that
+    /// fiber cannot go on: a home without fibers may become another one's.
+    pub(crate) fn is_gone(self) -> bool {
+        self.0.is_gone()
+    }
+}
+
+impl fmt::Debug for Home {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Home").field(&std::ptr::from_ref(self.0)).finish()
+    }
 }
 
 /// Whether the calling code is leaked together with the fiber.

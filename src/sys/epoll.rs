@@ -72,6 +72,16 @@ impl Epoll {
         self.control(libc::EPOLL_CTL_DEL, fd, 0, 0)
     }
 
+    /// Whether this cannot be in a set: a file, or a device like `/dev/null`. It is in the set
+    /// afterwards if it was before.
+    #[cold]
+    pub(crate) fn refuses(&self, fd: RawFd) -> bool {
+        match self.add(fd, 0, 0) {
+            0 => self.remove(fd) == -libc::EPERM,
+            error => error == -libc::EPERM,
+        }
+    }
+
     /// Waits until something happens, at most for `timeout`, and returns how many records were
     /// filled: none also when a signal came.
     #[inline]
@@ -128,6 +138,20 @@ mod tests {
     use super::*;
     use crate::sys::ring;
     use std::time::Instant;
+
+    #[test]
+    fn what_never_waits_is_refused() {
+        let epoll = Epoll::new().unwrap();
+        let null = std::fs::File::open("/dev/null").unwrap();
+        let (reader, _writer) = std::io::pipe().unwrap();
+        assert!(epoll.refuses(null.as_raw_fd()));
+        for _ in 0..2 {
+            assert!(!epoll.refuses(reader.as_raw_fd()), "and it is not left there");
+        }
+        assert_eq!(epoll.add(reader.as_raw_fd(), 0, 1), 0);
+        assert!(!epoll.refuses(reader.as_raw_fd()));
+        assert_eq!(epoll.remove(reader.as_raw_fd()), 0, "it is left where it was");
+    }
 
     #[test]
     fn waits_no_shorter_than_told() {

@@ -266,6 +266,11 @@ pub(crate) fn check() -> io::Result<()> {
     }
 }
 
+/// Whether the process is to do without anything that the kernel may have.
+pub(crate) fn hides_anything() -> bool {
+    matches!(mask(), Ok(mask) if *mask != NOTHING)
+}
+
 /// Whether the process is to do without.
 pub(crate) fn hides(cap: Cap) -> bool {
     matches!(mask(), Ok(mask) if mask.hides(cap))

@@ -39,8 +39,10 @@ pub(crate) fn set_up() {
     }
 }
 
-/// Whether `light` is enough. Asked anew each time, and before the store: who is told yes looks at
-/// what was stored before any `heavy` that was told no.
+/// Whether `light` is enough. Asked anew each time, beside the store: right before it, or right
+/// after. Who is told yes has looked before `NEWS_NS` have passed, and until then each `heavy` that
+/// is told no pauses: for longer than a store that came before it stays in its core, and than a
+/// look may run ahead of a store that comes after it.
 #[inline(always)]
 pub(crate) fn is_on() -> bool {
     ON.load(Ordering::Acquire)

@@ -17,5 +17,6 @@ pub(crate) mod ring;
 pub(crate) mod signal;
 pub(crate) mod slices;
 pub(crate) mod socket;
+pub(crate) mod system;
 pub(crate) mod thread_end;
 pub(crate) mod transfer;

@@ -14,6 +14,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::SocketAddr as UnixAddr;
 use std::path::Path;
 use std::ptr::NonNull;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::file::answer;
@@ -419,13 +420,13 @@ pub(crate) fn connect(fd: BorrowedFd<'_>, addr: &SockAddr) -> i32 {
 pub(crate) fn send(fd: BorrowedFd<'_>, buf: &[u8], flags: i32) -> i32 {
     let flags = flags | libc::MSG_NOSIGNAL;
     // SAFETY: `buf` is readable for the whole call; the descriptor is borrowed, hence open.
-    answer(unsafe { libc::send(fd.as_raw_fd(), buf.as_ptr().cast(), buf.len(), flags) })
+    unsafe { bare(libc::SYS_sendto, fd, buf.as_ptr().cast_mut(), buf.len(), flags) }
 }
 
 /// `recv`.
 pub(crate) fn recv(fd: BorrowedFd<'_>, buf: &mut [u8], flags: i32) -> i32 {
     // SAFETY: `buf` is ours to write for the whole call, and initialised memory stays so.
-    answer(unsafe { libc::recv(fd.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), flags) })
+    unsafe { bare(libc::SYS_recvfrom, fd, buf.as_mut_ptr(), buf.len(), flags) }
 }
 
 /// `sendmsg`.
@@ -444,7 +445,27 @@ pub(crate) fn recvmsg(fd: BorrowedFd<'_>, message: &mut IncomingMut<'_>, flags: 
 /// As [`recv`], into memory that need not be initialised; the first `result` bytes are afterwards.
 pub(crate) fn recv_uninit(fd: BorrowedFd<'_>, buf: &mut [MaybeUninit<u8>], flags: i32) -> i32 {
     // SAFETY: `buf` is ours to write for the whole call, and the kernel does not read it.
-    answer(unsafe { libc::recv(fd.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), flags) })
+    unsafe { bare(libc::SYS_recvfrom, fd, buf.as_mut_ptr().cast(), buf.len(), flags) }
+}
+
+/// `sendto` and `recvfrom` without an address, past the C library's functions of that name. Once a
+/// process has had a second thread, those let a thread be cancelled (`pthread_cancel`) in the
+/// middle, at two locked instructions per call; nobody cancels a thread of Rust.
+///
+/// # Safety
+/// `buf` is valid for what the call does with it, to the length given.
+#[inline]
+unsafe fn bare(
+    call: libc::c_long,
+    fd: BorrowedFd<'_>,
+    buf: *mut u8,
+    len: usize,
+    flags: i32,
+) -> i32 {
+    let (no_address, no_len) = (std::ptr::null::<libc::c_void>(), 0_usize);
+    // SAFETY: the caller's promise; the descriptor is borrowed, hence open.
+    answer(unsafe { libc::syscall(call, fd.as_raw_fd(), buf, len, flags, no_address, no_len) }
+        as isize)
 }
 
 /// Whether this is a socket. Never waits.
@@ -523,6 +544,25 @@ pub(crate) fn poll(fd: BorrowedFd<'_>, events: i16) -> i32 {
         n if n < 0 => n,
         _ => i32::from(poll.revents),
     }
+}
+
+/// How many connections a listener's line has room for, at most.
+pub(crate) fn longest_line(listener: BorrowedFd<'_>) -> u64 {
+    const LISTEN: u8 = 10; // TCP_LISTEN of the kernel
+    let info = option::<libc::tcp_info>(listener, libc::IPPROTO_TCP, libc::TCP_INFO);
+    match info {
+        // In this state the field has the `backlog` of `listen`, which is exceeded by one.
+        Ok(info) if info.tcpi_state == LISTEN => u64::from(info.tcpi_sacked) + 1,
+        _ => longest_backlog() + 1,
+    }
+}
+
+/// What `listen` cuts its `backlog` down to.
+fn longest_backlog() -> u64 {
+    static LONGEST: OnceLock<u64> = OnceLock::new();
+    const USUAL: u64 = 4096;
+    let ask = || std::fs::read_to_string("/proc/sys/net/core/somaxconn").ok()?.trim().parse().ok();
+    *LONGEST.get_or_init(|| ask().unwrap_or(USUAL))
 }
 
 /// How many bytes a socket that `poll` calls writable has room for, at least: that is a third of

@@ -208,9 +208,9 @@ fn stream(fd: BorrowedFd<'_>, events: u32, mut call: impl FnMut(Call) -> i32) ->
     if_ready(fd, events)
 }
 
-/// Whether a result may mean that the file or the kernel does not know `RWF_NOWAIT`.
+/// Whether a result may mean that the file, the kernel or a filter does not know `RWF_NOWAIT`.
 fn is_unknown(result: i32) -> bool {
-    matches!(-result, libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL)
+    matches!(-result, libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL | libc::EPERM)
 }
 
 fn recv_vectored(fd: BorrowedFd<'_>, bufs: &mut SlicesMut<'_>, flags: i32) -> i32 {

@@ -27,6 +27,7 @@ use crate::op::{Kept, Op};
 use crate::sys::epoll::{Epoll, Event};
 use crate::sys::{clock, ring, socket};
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,8 +40,12 @@ pub(crate) use attempt::perform_ready;
 use attempt::{Outcome, attempt, attempt_ready};
 use table::{Armed, Table, Waiter, meaning};
 
-/// Events taken at once: what they complete runs before the next look.
-const EVENTS: usize = 128;
+/// Events taken at once.
+const EVENTS: usize = 256;
+/// So many of them at least are looked at per turn. What they complete runs before the next ones:
+/// what a receive has brought is still near then, and the first answers do not wait for the last
+/// requests.
+const SLICE: usize = 16;
 /// What the eventfd is registered with; no descriptor has the number in its lower half.
 const WAKE: u64 = u64::MAX;
 /// How long to wait where no event will tell.
@@ -74,8 +79,8 @@ pub(crate) struct Poll {
     looks: u8,
     /// Events that mean nothing any more, since the set was made.
     strays: usize,
-    /// What epoll has said and nobody has looked at yet.
-    seen: usize,
+    /// What epoll has said and nobody has looked at yet, of `events`.
+    seen: Range<usize>,
     events: Box<[Event; EVENTS]>,
 }
 
@@ -97,7 +102,7 @@ impl Poll {
             skipped: false,
             looks: 0,
             strays: 0,
-            seen: 0,
+            seen: 0..0,
             events: Box::new([Event::NONE; EVENTS]),
         })
     }
@@ -116,7 +121,7 @@ impl Poll {
 
     #[inline]
     pub(super) fn has_events(&mut self) -> bool {
-        if !self.done.is_empty() || self.seen != 0 {
+        if !self.done.is_empty() || !self.seen.is_empty() {
             return true;
         }
         if self.table.waiting == 0 {
@@ -125,8 +130,8 @@ impl Poll {
         // A system call, where the caller looks again and again.
         self.looks = (self.looks + 1) % LOOKS;
         self.looks == 0 && {
-            self.seen = self.epoll.wait(&mut self.events[..], Some(Duration::ZERO));
-            self.seen != 0
+            self.ask(Some(Duration::ZERO));
+            !self.seen.is_empty()
         }
     }
 
@@ -183,6 +188,8 @@ impl Poll {
             }
             Outcome::Wait(events) => self.wait_for(Waiter { op, events, vain: 0 }, from, ready),
             Outcome::Later => self.try_later(op),
+            // Who may have to wait in the middle of it takes a little at a time, the others all.
+            Outcome::Thread if self.epoll.refuses(from.fd) => self.complete(op, TO_POOL, ready),
             Outcome::Thread => self.complete(op, TO_WAITERS, ready),
         }
     }
@@ -223,28 +230,58 @@ impl Poll {
             self.in_flight -= 1;
             op.complete(ready);
         }
+        if self.seen.is_empty() {
+            let Some(timeout) = self.patience(ready, wait) else { return };
+            self.ask(timeout);
+        }
+        // With others in line there is a fair share for what comes.
+        let most = SLICE.max(ready.len());
+        let slice = self.seen.start..self.seen.end.min(self.seen.start + most);
+        self.seen.start = slice.end;
+        self.fetch_ahead(slice.clone());
+        for index in slice {
+            self.happened(self.events[index], ready);
+        }
+        if !self.later.is_empty() && clock::now_ns() >= self.retry_at_ns {
+            self.retry(ready);
+        }
+    }
+
+    /// How long a turn is to ask epoll for; `None` if not at all.
+    #[inline]
+    fn patience(&mut self, ready: &FiberList, wait: Wait) -> Option<Option<Duration>> {
         let timeout = match wait {
             Wait::No => {
                 // A worker that has nothing to run comes back at once, and waits.
                 let idle = self.table.waiting == 0 && self.later.is_empty();
                 if idle || (ready.is_empty() && !std::mem::replace(&mut self.skipped, true)) {
-                    return;
+                    return None;
                 }
                 Some(Duration::ZERO)
             }
             Wait::Until(_) if !ready.is_empty() => Some(Duration::ZERO),
             Wait::Until(timeout) => self.until_retry(timeout),
         };
+        Some(timeout)
+    }
+
+    #[inline]
+    fn ask(&mut self, timeout: Option<Duration>) {
         self.skipped = false;
-        if self.seen == 0 {
-            self.seen = self.epoll.wait(&mut self.events[..], timeout);
+        self.seen = 0..self.epoll.wait(&mut self.events[..], timeout);
+    }
+
+    /// With many fibers in flight their stacks are out of the nearer caches. What these events will
+    /// touch is fetched for all of them at once.
+    #[inline]
+    fn fetch_ahead(&self, slice: Range<usize>) {
+        if slice.len() < 2 {
+            return;
         }
-        for index in 0..std::mem::take(&mut self.seen) {
-            self.happened(self.events[index], ready);
-        }
-        if !self.later.is_empty() && clock::now_ns() >= self.retry_at_ns {
-            self.retry(ready);
-        }
+        let (events, table) = (&self.events[slice], &self.table);
+        let ops = || events.iter().filter_map(|event| table.first_op(meaning(*event).0));
+        ops().for_each(PendingPtr::prefetch);
+        ops().for_each(|op| op.fiber().prefetch());
     }
 
     /// No longer than until the next retry.
@@ -344,6 +381,7 @@ impl Poll {
         self.strays = 0;
         let Ok(epoll) = new_set(&self.wake) else { return };
         self.epoll = epoll;
+        self.seen = 0..0;
         for fd in self.table.numbers() {
             self.table.entry(fd).lost();
             self.arm_again(fd);

@@ -110,6 +110,13 @@ impl Table {
         self.entries.get_mut(usize::try_from(fd).ok()?)
     }
 
+    /// Of the ops that wait on `fd`, the first.
+    #[inline]
+    pub(super) fn first_op(&self, fd: RawFd) -> Option<PendingPtr> {
+        let entry = self.entries.get(usize::try_from(fd).ok()?)?;
+        entry.waiters.front().map(|waiter| waiter.op)
+    }
+
     /// All numbers.
     pub(super) fn numbers(&self) -> std::ops::Range<RawFd> {
         0..self.entries.len() as RawFd // a number's power of two at most

@@ -1,8 +1,10 @@
-//! Creating a ring: which flags, in which order they are given up, and what each refusal means.
+//! Creating a ring: which flags, and in which order they are given up. What a refusal means is said
+//! in `driver/refusal.rs`.
 
 use super::MAX_ENTRIES;
 use super::ring::Ring;
 use crate::driver::Caps;
+use crate::driver::refusal::{explain, too_little};
 use crate::sys::mask::{self, Cap};
 use io_uring::{IoUring, opcode, types};
 use std::io;
@@ -96,7 +98,7 @@ fn create_with(entries: u32) -> io::Result<(Ring, Arc<Caps>, Flags)> {
         }
     }
     if !missing.is_empty() {
-        return Err(too_old(&missing));
+        return Err(too_little(&missing));
     }
     let mut ring = Ring::new(ring);
     let caps = Caps::of_ring(ring.submitter());
@@ -105,22 +107,10 @@ fn create_with(entries: u32) -> io::Result<(Ring, Arc<Caps>, Flags)> {
         missing.push("cancel_any");
     }
     if !missing.is_empty() {
-        return Err(too_old(&missing));
+        return Err(too_little(&missing));
     }
     limit_io_workers(&ring);
     Ok((ring, caps, flags))
-}
-
-#[cold]
-fn too_old(missing: &[&str]) -> io::Error {
-    io::Error::new(
-        io::ErrorKind::Unsupported,
-        format!(
-            "io_uring: this kernel is too old (Linux 5.19 or newer is needed), or a sandbox offers \
-             a part of it only: it lacks {}",
-            missing.join(", ")
-        ),
-    )
 }
 
 /// Whether everything in a ring can be cancelled at once, as the end of a runtime does. Tried with
@@ -167,28 +157,4 @@ fn limit_io_workers(ring: &Ring) -> bool {
         return false; // as before Linux 5.15: the kernel's own limits hold
     }
     ring.submitter().register_iowq_max_workers(&mut limits).is_ok()
-}
-
-/// Says what a refused ring means and what to do about it.
-pub(crate) fn explain(error: &io::Error) -> io::Error {
-    let remedy = match error.raw_os_error() {
-        Some(libc::EPERM | libc::EACCES) => {
-            "io_uring is refused here: set the sysctl kernel.io_uring_disabled to 0, or run in a \
-             container whose seccomp profile allows io_uring_setup, io_uring_enter and \
-             io_uring_register"
-        }
-        Some(libc::ENOSYS | libc::EOPNOTSUPP) => {
-            "io_uring is not available here: the kernel is older than Linux 5.1, was built without \
-             it, or a sandbox hides it"
-        }
-        Some(libc::ENOMEM) => {
-            "not enough memory for an io_uring: raise the limit on locked memory (ulimit -l) or \
-             ask for fewer ring_entries"
-        }
-        Some(libc::EMFILE | libc::ENFILE) => {
-            "too many open files to create an io_uring: raise the limit (ulimit -n)"
-        }
-        _ => "io_uring_setup failed",
-    };
-    io::Error::new(error.kind(), format!("{remedy} ({error})"))
 }

@@ -14,9 +14,9 @@ use std::marker::PhantomData;
 
 use super::{Sink, Source};
 use crate::fs::File;
-use crate::io::{PipeReader, PipeWriter};
-use crate::net::TcpStream;
+use crate::io::{PipeReader, PipeWriter, Stderr, StderrLock, Stdin, StdinLock, Stdout, StdoutLock};
 use crate::net::unix::UnixStream;
+use crate::net::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, TcpStream, WriteHalf};
 use crate::process::{ChildStderr, ChildStdin, ChildStdout};
 
 /// A type's id with all its lifetimes replaced by `'static`.
@@ -70,8 +70,13 @@ pub(super) fn source<R: ?Sized + Read>(reader: &mut R) -> Option<&mut dyn Source
         File, &File, &mut File,
         TcpStream, &TcpStream, &mut TcpStream,
         UnixStream, &UnixStream, &mut UnixStream,
+        ReadHalf<'static, TcpStream>, &mut ReadHalf<'static, TcpStream>,
+        ReadHalf<'static, UnixStream>, &mut ReadHalf<'static, UnixStream>,
+        OwnedReadHalf<TcpStream>, &mut OwnedReadHalf<TcpStream>,
+        OwnedReadHalf<UnixStream>, &mut OwnedReadHalf<UnixStream>,
         PipeReader, &PipeReader, &mut PipeReader,
         ChildStdout, &mut ChildStdout, ChildStderr, &mut ChildStderr,
+        Stdin, &Stdin, &mut Stdin, StdinLock<'static>, &mut StdinLock<'static>,
     );
     None
 }
@@ -89,8 +94,14 @@ pub(super) fn sink<W: ?Sized + Write>(writer: &mut W) -> Option<&mut dyn Sink> {
         File, &File, &mut File,
         TcpStream, &TcpStream, &mut TcpStream,
         UnixStream, &UnixStream, &mut UnixStream,
+        WriteHalf<'static, TcpStream>, &mut WriteHalf<'static, TcpStream>,
+        WriteHalf<'static, UnixStream>, &mut WriteHalf<'static, UnixStream>,
+        OwnedWriteHalf<TcpStream>, &mut OwnedWriteHalf<TcpStream>,
+        OwnedWriteHalf<UnixStream>, &mut OwnedWriteHalf<UnixStream>,
         PipeWriter, &PipeWriter, &mut PipeWriter,
         ChildStdin, &ChildStdin, &mut ChildStdin,
+        Stdout, &Stdout, &mut Stdout, StdoutLock<'static>, &mut StdoutLock<'static>,
+        Stderr, &Stderr, &mut Stderr, StderrLock<'static>, &mut StderrLock<'static>,
     );
     None
 }

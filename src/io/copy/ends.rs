@@ -8,6 +8,20 @@ use crate::fs::File;
 use crate::io::{PipeReader, PipeWriter};
 use crate::process::{ChildStderr, ChildStdin, ChildStdout};
 
+/// One step of a copy.
+#[derive(Clone, Copy)]
+pub(crate) enum Step {
+    /// So many bytes.
+    Bytes(u64),
+    /// There are no more.
+    End,
+    /// This way does not work here.
+    Refused,
+}
+
+/// What a step does, while nobody else may.
+pub(crate) type Alone<'a> = &'a mut dyn FnMut() -> io::Result<Step>;
+
 /// A reader of a descriptor.
 pub(crate) trait Source: Read {
     /// The descriptor, if nothing is set that only a read through its owner obeys.
@@ -28,6 +42,16 @@ pub(crate) trait Source: Read {
 
     /// So many bytes have been copied from the descriptor.
     fn copied(&mut self, _bytes: u64) {}
+
+    /// Whether others may read between two steps, and then leave something in a buffer.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// Calls `f` while no other may read, unless something is buffered: then `Refused`.
+    fn alone(&self, f: Alone<'_>) -> io::Result<Step> {
+        f()
+    }
 }
 
 /// A writer to a descriptor.
@@ -42,6 +66,16 @@ pub(crate) trait Sink: Write {
 
     /// Bytes have been copied to the descriptor.
     fn copied(&mut self) {}
+
+    /// Whether others may write between two steps.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// Calls `f` while no other may write, with nothing buffered.
+    fn alone(&self, f: Alone<'_>) -> io::Result<Step> {
+        f()
+    }
 }
 
 impl Source for File {
@@ -120,6 +154,14 @@ impl<S: Source> Source for &mut S {
     fn copied(&mut self, bytes: u64) {
         (**self).copied(bytes);
     }
+
+    fn is_shared(&self) -> bool {
+        (**self).is_shared()
+    }
+
+    fn alone(&self, f: Alone<'_>) -> io::Result<Step> {
+        (**self).alone(f)
+    }
 }
 
 impl<S: Sink> Sink for &mut S {
@@ -133,6 +175,14 @@ impl<S: Sink> Sink for &mut S {
 
     fn copied(&mut self) {
         (**self).copied();
+    }
+
+    fn is_shared(&self) -> bool {
+        (**self).is_shared()
+    }
+
+    fn alone(&self, f: Alone<'_>) -> io::Result<Step> {
+        (**self).alone(f)
     }
 }
 
@@ -159,6 +209,14 @@ impl<S: Source> Source for Take<S> {
     fn copied(&mut self, bytes: u64) {
         self.get_mut().copied(bytes);
         self.set_limit(Take::limit(self) - bytes);
+    }
+
+    fn is_shared(&self) -> bool {
+        self.get_ref().is_shared()
+    }
+
+    fn alone(&self, f: Alone<'_>) -> io::Result<Step> {
+        self.get_ref().alone(f)
     }
 }
 
@@ -189,6 +247,14 @@ impl<S: Source> Source for BufReader<S> {
     fn copied(&mut self, bytes: u64) {
         self.get_mut().copied(bytes);
     }
+
+    fn is_shared(&self) -> bool {
+        self.get_ref().is_shared()
+    }
+
+    fn alone(&self, f: Alone<'_>) -> io::Result<Step> {
+        self.get_ref().alone(f)
+    }
 }
 
 impl<S: Sink> Sink for BufWriter<S> {
@@ -203,5 +269,13 @@ impl<S: Sink> Sink for BufWriter<S> {
 
     fn copied(&mut self) {
         self.get_mut().copied();
+    }
+
+    fn is_shared(&self) -> bool {
+        self.get_ref().is_shared()
+    }
+
+    fn alone(&self, f: Alone<'_>) -> io::Result<Step> {
+        self.get_ref().alone(f)
     }
 }

@@ -21,6 +21,7 @@
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd};
 
+use super::ends::Step;
 use super::{Sink, Source, write_all};
 use crate::op::{Op, decode::decode};
 use crate::sched::{blocking, blocks_thread, cancel, splices, submit};
@@ -46,16 +47,6 @@ pub(super) enum Copied {
     Few(u64),
 }
 
-/// One step.
-enum Step {
-    /// So many bytes.
-    Bytes(u64),
-    /// There are no more.
-    End,
-    /// This way does not work here.
-    Refused,
-}
-
 /// Copies without looking at the bytes, as far as that is possible.
 pub(super) fn copy(
     source: &mut dyn Source,
@@ -73,7 +64,12 @@ pub(super) fn copy(
         result?;
     }
     let (Some(from), Some(to)) = (source.fd(), sink.fd()) else { return Ok(Copied::Part) };
-    let way = match Way::of(from, to)? {
+    if source.is_shared() && sink.is_shared() {
+        // Two locks, which others may take in the other order.
+        return Ok(Copied::Part);
+    }
+    let shared = source.is_shared() || sink.is_shared();
+    let way = match Way::of(from, to, source.is_shared(), shared)? {
         Ok(way) => way,
         Err(left) => return Ok(Copied::Few(left.min(source.limit()))),
     };
@@ -84,9 +80,8 @@ pub(super) fn copy(
         if limit == 0 {
             return Ok(Copied::All);
         }
-        let (Some(from), Some(to)) = (source.fd(), sink.fd()) else { return Ok(Copied::Part) };
         let before = *copied;
-        let step = way.step(from, to, limit, copied);
+        let step = way.step(source, sink, limit, copied);
         if *copied != before {
             any = true;
             source.copied(*copied - before);
@@ -123,8 +118,14 @@ enum Way {
 }
 
 impl Way {
-    /// Or, if a buffer is better, how many bytes there seem to be; 0 if nothing is known.
-    fn of(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<Result<Way, u64>> {
+    /// Or, if a buffer is better, how many bytes there seem to be; 0 if nothing is known. `locks`:
+    /// a lock is held for each step, for `locks_source` that of the source.
+    fn of(
+        from: BorrowedFd<'_>,
+        to: BorrowedFd<'_>,
+        locks_source: bool,
+        locks: bool,
+    ) -> io::Result<Result<Way, u64>> {
         let (source, target) = (transfer::kind(from), transfer::kind(to));
         let left = match source {
             Kind::File(size) => size.saturating_sub(position(from).unwrap_or(0)),
@@ -137,8 +138,10 @@ impl Way {
         let way = match (source, target) {
             (Kind::File(_), Kind::File(_)) => Some(Way::Files),
             (Kind::File(_), Kind::Socket | Kind::Pipe) if blocks_thread() => {
-                Some(Way::Send).filter(|_| !transfer::heeds_sigpipe())
+                Some(Way::Send).filter(|_| !locks_source && !transfer::heeds_sigpipe())
             }
+            // Without a driver that waits first, the call would wait with the lock.
+            _ if locks && blocks_thread() => None,
             (Kind::Other, _) | (_, Kind::Other) => None,
             _ if !splices() || (blocks_thread() && transfer::heeds_sigpipe()) => None,
             (Kind::Pipe, _) | (_, Kind::Pipe) => Some(Way::Pipe(source, target)),
@@ -156,25 +159,39 @@ impl Way {
     /// Copies some bytes, `limit` at most, and counts them.
     fn step(
         &self,
-        from: BorrowedFd<'_>,
-        to: BorrowedFd<'_>,
+        source: &dyn Source,
+        sink: &dyn Sink,
         limit: u64,
         copied: &mut u64,
     ) -> io::Result<Step> {
+        let (Some(from), Some(to)) = (source.fd(), sink.fd()) else { return Ok(Step::Refused) };
+        let by_pool = |call: &(dyn Fn(usize) -> i32 + Sync)| {
+            source.alone(&mut || sink.alone(&mut || by_pool(limit, call)))
+        };
         let step = match self {
-            Way::Files => by_pool(limit, |len| transfer::copy_file_range(from, to, len)),
-            Way::Send => by_pool(limit, |len| transfer::sendfile(from, to, len)),
-            Way::Pipe(source, target) => {
-                wait(from, *source, libc::POLLIN)?;
+            Way::Files => by_pool(&|len| transfer::copy_file_range(from, to, len)),
+            Way::Send => by_pool(&|len| transfer::sendfile(from, to, len)),
+            Way::Pipe(kind, target) => {
+                // What others may take first is waited for under its lock, as in a read; so last.
+                let last = source.is_shared();
+                if !last {
+                    wait(from, *kind, libc::POLLIN)?;
+                }
                 wait(to, *target, libc::POLLOUT)?;
-                splice(from, to, limit.min(room(to, *target)))
+                source.alone(&mut || {
+                    if last {
+                        wait(from, *kind, libc::POLLIN)?;
+                    }
+                    sink.alone(&mut || splice(from, to, limit.min(room(to, *target))))
+                })
             }
             Way::Through(reader, writer, room) => {
-                let taken = match splice(from, writer.as_fd(), limit.min(*room))? {
+                let len = limit.min(*room);
+                let taken = match source.alone(&mut || splice(from, writer.as_fd(), len))? {
                     Step::Bytes(taken) => taken,
                     step => return Ok(step),
                 };
-                let (left, result) = pour(reader.as_fd(), to, taken, copied);
+                let (left, result) = pour(reader.as_fd(), to, sink, taken, copied);
                 if left != 0 {
                     transfer::seek_back(from, left);
                 }
@@ -189,7 +206,7 @@ impl Way {
 }
 
 /// A call that may wait for a disk.
-fn by_pool(limit: u64, call: impl Fn(usize) -> i32 + Sync) -> io::Result<Step> {
+fn by_pool(limit: u64, call: &(dyn Fn(usize) -> i32 + Sync)) -> io::Result<Step> {
     cancel::check()?;
     let len = limit.min(STEP) as usize;
     judge(blocking(|| decode(call(len))))
@@ -219,13 +236,14 @@ fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, len: u64) -> io::Result<Step
 fn pour(
     pipe: BorrowedFd<'_>,
     to: BorrowedFd<'_>,
+    sink: &dyn Sink,
     mut left: u64,
     copied: &mut u64,
 ) -> (u64, io::Result<Step>) {
     let all = left;
     while left != 0 {
         let step = wait(to, Kind::Socket, libc::POLLOUT)
-            .and_then(|()| splice(pipe, to, left.min(room(to, Kind::Socket))));
+            .and_then(|()| sink.alone(&mut || splice(pipe, to, left.min(room(to, Kind::Socket)))));
         match step {
             Ok(Step::Bytes(n)) => {
                 left -= n;

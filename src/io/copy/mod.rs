@@ -4,6 +4,7 @@
 //! |---------------|-----------------------------------------------------------------------|
 //! | `mod.rs`      | [`copy`], and the way through a buffer, which always works            |
 //! | `ends.rs`     | what a reader and a writer have to tell so that the kernel can copy   |
+//! | `standard.rs` | the standard streams as such                                          |
 //! | `dispatch.rs` | which types those are                                                 |
 //! | `kernel.rs`   | the ways that leave the bytes in the kernel                           |
 
@@ -15,6 +16,7 @@ use std::io::{self, ErrorKind, Read, Write};
 mod dispatch;
 mod ends;
 mod kernel;
+mod standard;
 
 pub(crate) use ends::{Sink, Source};
 
@@ -28,11 +30,14 @@ const LONG: usize = 256 << 10;
 /// As in std, bytes that need not come into the process stay in the kernel where both ends allow
 /// it: between files, from a file to a socket or a pipe, and from or to a pipe. That goes for
 /// [`File`](crate::fs::File), [`TcpStream`](crate::net::TcpStream),
-/// [`UnixStream`](crate::os::unix::net::UnixStream), the ends of a [`pipe`](super::pipe), a child's
-/// standard streams, for references to them, in a [`Take`](io::Take), a
-/// [`BufReader`](io::BufReader) or a
-/// [`BufWriter`](io::BufWriter), and in a `Take` and a `BufReader` together. What a `BufReader`
-/// holds is copied first. Everything else is read and written.
+/// [`UnixStream`](crate::os::unix::net::UnixStream), the halves of these, the ends of a
+/// [`pipe`](super::pipe), a child's standard streams, the process's own
+/// ([`stdin`](super::stdin) and its like, locked or not), for references to them, in a
+/// [`Take`](io::Take), a [`BufReader`](io::BufReader) or a [`BufWriter`](io::BufWriter), and in a
+/// `Take` and a `BufReader` together. What a `BufReader` or the standard input holds is copied
+/// first, and what an output holds written before.
+/// Everything else is read and written; so is what goes from the standard input to a standard
+/// output, unless one of them is locked.
 ///
 /// Files are copied from and to their positions, which then are behind what was copied.
 ///
