@@ -60,14 +60,13 @@ pub(crate) enum Op<'a> {
         /// Fails with `EAGAIN` rather than wait: `RWF_NOWAIT`. For drivers; [`perform`] waits.
         nowait: bool,
     },
-    /// As `Read`, into memory that need not be initialised: the first `result` bytes are
-    /// afterwards.
+    /// As `Read`, into memory that need not be initialised, which was made for a file that is read
+    /// to its end: the first `result` bytes are initialised afterwards.
     ReadUninit {
         fd: BorrowedFd<'a>,
         buf: &'a mut [MaybeUninit<u8>],
         offset: u64,
         habit: Option<&'a Habit>,
-        nowait: bool,
     },
     /// `pwrite`, or `write` when `offset` is [`AT_POSITION`].
     Write { fd: BorrowedFd<'a>, buf: &'a [u8], offset: u64, habit: Option<&'a Habit> },

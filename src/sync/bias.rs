@@ -47,23 +47,23 @@ impl<T> Biased<T> {
         Self { locked: Locked::new(value), bias: Bias::new() }
     }
 
-    /// Takes the lock.
+    /// Takes the lock, as [`Locked::lock_between_runs`].
     #[inline]
     #[cfg(not(all(test, loom)))]
-    pub(crate) fn lock(&self) -> Guard<'_, T> {
+    pub(crate) fn lock(&self, in_a_run: impl FnOnce() -> bool) -> Guard<'_, T> {
         let me = block::place();
         if self.bias.enter(me) {
             // SAFETY: no fiber of another worker is inside, by the module's head; nor is one of
             // this worker, which would not have been left meanwhile (`lock.rs`).
             return unsafe { self.locked.guarded_by(&self.bias.kept) };
         }
-        let guard = self.locked.lock();
+        let guard = self.locked.lock_between_runs(in_a_run);
         self.bias.locked(me);
         guard
     }
 
     #[cfg(all(test, loom))]
-    pub(crate) fn lock(&self) -> Guard<'_, T> {
+    pub(crate) fn lock(&self, _: impl FnOnce() -> bool) -> Guard<'_, T> {
         self.locked.lock()
     }
 }

@@ -42,6 +42,15 @@ impl<T> Locked<T> {
         Guard { locked: self, _held: held }
     }
 
+    /// As `lock`. If another thread has it, `in_a_run` says whether that one is likely to take it
+    /// many times in a row: then it is left in peace for longer.
+    #[inline]
+    #[cfg(not(all(test, loom)))]
+    pub(crate) fn lock_between_runs(&self, in_a_run: impl FnOnce() -> bool) -> Guard<'_, T> {
+        let held = self.lock.take_between_runs(in_a_run);
+        Guard { locked: self, _held: held }
+    }
+
     /// The lock as taken, until `kept` is cleared.
     ///
     /// # Safety
@@ -88,13 +97,15 @@ impl<T> DerefMut for Guard<'_, T> {
 #[cfg(not(all(test, loom)))]
 mod spin {
     use std::hint;
+    use std::ops::Range;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::thread;
 
     /// Pauses before the first look at a lock that was held, and between two looks at most. A
     /// pause is some 15 ns.
-    const PAUSES: u32 = 4;
-    const MOST_PAUSES: u32 = 128;
+    const PAUSES: Range<u32> = 4..128;
+    /// The same where another thread takes the lock many times in a row.
+    const RUN_PAUSES: Range<u32> = 32..256;
     /// Pauses before the core is offered to others.
     const YIELD_AFTER: u32 = 1500;
 
@@ -108,17 +119,30 @@ mod spin {
         #[inline]
         pub(super) fn take(&self) -> Held<'_> {
             if self.0.swap(true, Ordering::Acquire) {
-                self.spin();
+                self.spin(PAUSES);
             }
             Held(&self.0)
+        }
+
+        #[inline]
+        pub(super) fn take_between_runs(&self, in_a_run: impl FnOnce() -> bool) -> Held<'_> {
+            if self.0.swap(true, Ordering::Acquire) {
+                self.spin_between_runs(in_a_run);
+            }
+            Held(&self.0)
+        }
+
+        #[cold]
+        fn spin_between_runs(&self, in_a_run: impl FnOnce() -> bool) {
+            self.spin(if in_a_run() { RUN_PAUSES } else { PAUSES });
         }
 
         /// Pauses before each look, and longer each time: two threads that use the lock all the
         /// time are fastest if each keeps it, and what it guards, in its cache for a few dozen
         /// turns.
         #[cold]
-        fn spin(&self) {
-            let (mut pauses, mut paused) = (PAUSES, 0);
+        fn spin(&self, pauses: Range<u32>) {
+            let (most, mut pauses, mut paused) = (pauses.end, pauses.start, 0);
             loop {
                 for _ in 0..pauses {
                     hint::spin_loop();
@@ -127,7 +151,7 @@ mod spin {
                     return;
                 }
                 paused += pauses;
-                pauses = (pauses * 2).min(MOST_PAUSES);
+                pauses = (pauses * 2).min(most);
                 if paused > YIELD_AFTER {
                     thread::yield_now();
                     paused = 0;

@@ -44,10 +44,9 @@ pub(super) fn encode(op: &mut Op<'_>) -> squeue::Entry {
             let waits = habit.is_none() && f.is_terminal();
             if waits { entry.flags(squeue::Flags::ASYNC) } else { entry }
         }
-        Op::ReadUninit { fd: f, buf, offset, nowait, .. } => {
+        Op::ReadUninit { fd: f, buf, offset, .. } => {
             opcode::Read::new(fd(f), buf.as_mut_ptr().cast(), len(buf.len()))
                 .offset(*offset)
-                .rw_flags(rw_flags(*nowait))
                 .build()
         }
         Op::ReadVectored { fd: f, bufs, offset } => {
@@ -147,7 +146,7 @@ pub(super) fn encode_again(op: &mut Op<'_>) -> squeue::Entry {
 /// for.
 pub(super) fn poll(op: &Op<'_>) -> Option<squeue::Entry> {
     let (f, events) = match op {
-        Op::Read { nowait: true, .. } | Op::ReadUninit { nowait: true, .. } => return None,
+        Op::Read { nowait: true, .. } => return None,
         Op::Read { fd, .. } | Op::ReadUninit { fd, .. } | Op::ReadVectored { fd, .. } => {
             (fd, libc::POLLIN)
         }

@@ -137,35 +137,41 @@ impl<T> Channel<T> {
         Self { state: Biased::new(state), length: Length(AtomicUsize::new(0)) }
     }
 
+    /// Takes the lock. A queue with several messages is one that the other side fills or empties.
+    #[inline]
+    fn lock(&self) -> Guard<'_, State<T>> {
+        self.state.lock(|| self.length.0.load(Ordering::Relaxed) > 1)
+    }
+
     /// The capacity, if there is a limit.
     pub(crate) fn capacity(&self) -> Option<usize> {
-        let capacity = self.state.lock().capacity;
+        let capacity = self.lock().capacity;
         (capacity != usize::MAX).then_some(capacity)
     }
 
     pub(crate) fn is_full(&self) -> bool {
-        let state = self.state.lock();
+        let state = self.lock();
         state.messages.len() >= state.capacity
     }
 
     /// The messages in the queue.
     pub(crate) fn len(&self) -> usize {
-        self.state.lock().messages.len()
+        self.lock().messages.len()
     }
 
     pub(crate) fn add_sender(&self) {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         state.senders = state.senders.checked_add(1).unwrap_or_else(|| std::process::abort());
     }
 
     pub(crate) fn add_receiver(&self) {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         state.receivers = state.receivers.checked_add(1).unwrap_or_else(|| std::process::abort());
     }
 
     /// A sender has gone. With the last one, all that wait for a message learn it.
     pub(crate) fn drop_sender(&self) {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         state.senders -= 1;
         if state.senders == 0 {
             let waiting = state.receiving.claim_all();
@@ -177,7 +183,7 @@ impl<T> Channel<T> {
     /// A receiver has gone. With the last one, all that wait for room get their messages back, and
     /// the messages in the queue are dropped.
     pub(crate) fn drop_receiver(&self) {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         state.receivers -= 1;
         if state.receivers == 0 {
             let waiting = state.sending.claim_all();
@@ -196,7 +202,7 @@ impl<T> Channel<T> {
         let here = block::place();
         let mut round = 0;
         loop {
-            let mut state = self.state.lock();
+            let mut state = self.lock();
             state.sender_at = here;
             if state.receivers == 0 {
                 drop(state);
@@ -236,7 +242,7 @@ impl<T> Channel<T> {
         let here = block::place();
         let mut round = 0;
         loop {
-            let mut state = self.state.lock();
+            let mut state = self.lock();
             state.receiver_at = here;
             let length = state.messages.len();
             if length == 0 {
@@ -304,13 +310,13 @@ impl<T> Channel<T> {
         if !block::has_others() {
             *round = DONE;
         }
-        let has_left = self.state.lock().lingering.leave(&place);
+        let has_left = self.lock().lingering.leave(&place);
         if has_left || block::goes_blindly() { None } else { place.into_message() }
     }
 
     /// Queues a place of `select!` for a message, unless it need not wait.
     pub(crate) fn enter_receiving(&self, place: &Place<'_>) -> bool {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let ready =
             state.messages.len() > 0 || state.senders == 0 || state.sending.has_other(place.waiter);
         if !ready {
@@ -320,12 +326,12 @@ impl<T> Channel<T> {
     }
 
     pub(crate) fn leave_receiving(&self, place: &Place<'_>) {
-        self.state.lock().receiving.remove(place.node);
+        self.lock().receiving.remove(place.node);
     }
 
     /// Queues a place of `select!` for room, unless it need not wait.
     pub(crate) fn enter_sending(&self, place: &Place<'_>) -> bool {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let ready = state.messages.len() < state.capacity
             || state.receivers == 0
             || state.receiving.has_other(place.waiter);
@@ -336,7 +342,7 @@ impl<T> Channel<T> {
     }
 
     pub(crate) fn leave_sending(&self, place: &Place<'_>) {
-        self.state.lock().sending.remove(place.node);
+        self.lock().sending.remove(place.node);
     }
 
     pub(crate) fn send_timeout(&self, message: T, timeout: Duration) -> Result<(), NotSent<T>> {
@@ -412,7 +418,7 @@ impl<T> Channel<T> {
         let waiter = pin!(unsafe { Waiter::only() });
         let node = pin!(Node::new(waiter.as_ref(), ONLY, slot.get().cast()));
         state.receiving.push(node.as_ref());
-        let leave = || self.state.lock().receiving.remove(node.as_ref());
+        let leave = || self.lock().receiving.remove(node.as_ref());
         if waiter.as_ref().wait_only(state, deadline_ns, OnCancel::End, leave) {
             return slot.into_inner().ok_or(NotReceived::Disconnected);
         }
@@ -447,7 +453,7 @@ impl<T> Channel<T> {
         let waiter = pin!(unsafe { Waiter::only() });
         let node = pin!(Node::new(waiter.as_ref(), ONLY, slot.get().cast()));
         state.sending.push(node.as_ref());
-        let leave = || self.state.lock().sending.remove(node.as_ref());
+        let leave = || self.lock().sending.remove(node.as_ref());
         let claimed = waiter.as_ref().wait_only(state, deadline_ns, OnCancel::End, leave);
         match (slot.into_inner(), deadline_ns) {
             (None, _) => Ok(()),
@@ -464,7 +470,7 @@ impl<T> Channel<T> {
         let slots = state.messages.slots();
         drop(state);
         let block = FreeBlock::new(slots);
-        self.state.lock().messages.add_block(block);
+        self.lock().messages.add_block(block);
     }
 }
 
