@@ -4,7 +4,10 @@
 //! The limits of reading: one ring per thread with 64 linked chains in flight (open into a direct
 //! descriptor, read into a registered buffer, close), and one system call after the other. Ours is
 //! 64 fibers on each worker that say `File::open`, `read` and drop the file: the close is included.
-//! `fs::read` of a whole file, with memory for it, is beside std's.
+//! `fs::read` of a whole file, with memory for it, is beside std's, and beside chains that read
+//! into memory made for each file. Those are what whole files could come to if they were read by
+//! direct descriptors: they take every file for a plain one that fits. To see whether it is one
+//! costs such a chain another link, 0.2 us, and then it is where `fs::read` is.
 //!
 //! Whoever opens a file takes a number from the table of descriptors that all threads of the
 //! process share, under its lock. The chain takes none, which a `File` cannot do without. What that
@@ -23,7 +26,9 @@ mod ring;
 use common::{Bench, Metric, OURS, TempDir};
 use io_uring::{opcode, squeue, types};
 use ring::{Aligned, Ring};
+use std::cell::RefCell;
 use std::ffi::{CString, OsStr};
+use std::hint::black_box;
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -79,6 +84,7 @@ fn main() {
             });
             common::unpin();
             bench.run(metric, "std::fs::read", || whole(&paths, threads));
+            bench.run(metric, "linked, into Vecs", || uring_whole(&paths, threads));
         }
         for (threads, metric) in (1..).zip(CREATED) {
             if threads == 1 {
@@ -275,6 +281,60 @@ fn uring(paths: &[CString], threads: usize) -> Option<f64> {
                     let step = completion.user_data() >> 32;
                     let least = if step == READ { 1 } else { 0 };
                     assert!(completion.result() >= least, "step {step}: {completion:?}");
+                    step == CLOSE
+                },
+            );
+        }
+    });
+    Some(rate)
+}
+
+/// As `uring`, into memory that is made for each file, and then cut to its size.
+fn uring_whole(paths: &[CString], threads: usize) -> Option<f64> {
+    drop(Ring::new(8).ok()?);
+    let rate = common::k_per_s_on(threads, paths.len() / threads, |thread, watch| {
+        let mut ring = Ring::new(4 * DEPTH as u32).expect("a ring");
+        ring.registered().register_files_sparse(DEPTH as u32).expect("a table of files");
+        let memory = [const { RefCell::new(Vec::<u8>::new()) }; DEPTH];
+        let mut paths = share(paths, threads, thread).iter();
+        let _running = watch.start();
+        // SAFETY: each slot has its own memory and descriptor; they and the paths outlive the run,
+        // and a slot's memory is given up when its chain has ended.
+        unsafe {
+            ring.run(
+                DEPTH,
+                3,
+                DEPTH,
+                |slot, push| {
+                    let Some(path) = paths.next() else { return false };
+                    let mut vec = memory[slot as usize].borrow_mut();
+                    *vec = Vec::with_capacity(BUFFER);
+                    let place = types::DestinationSlot::try_from_slot_target(slot as u32);
+                    let open = opcode::OpenAt::new(types::Fd(libc::AT_FDCWD), path.as_ptr())
+                        .flags(libc::O_RDONLY)
+                        .file_index(Some(place.expect("a small number")));
+                    let file = types::Fixed(slot as u32);
+                    let read = opcode::Read::new(file, vec.as_mut_ptr(), BUFFER as u32);
+                    let link = squeue::Flags::IO_LINK;
+                    push(open.build().flags(link).user_data(slot | OPEN << 32));
+                    let hard = squeue::Flags::IO_HARDLINK;
+                    push(read.build().flags(hard).user_data(slot | READ << 32));
+                    let close = opcode::Close::new(file).build();
+                    push(close.user_data(slot | CLOSE << 32));
+                    true
+                },
+                |completion| {
+                    let step = completion.user_data() >> 32;
+                    let least = if step == READ { 1 } else { 0 };
+                    assert!(completion.result() >= least, "step {step}: {completion:?}");
+                    let mut vec = memory[completion.user_data() as usize % DEPTH].borrow_mut();
+                    if step == READ {
+                        vec.set_len(completion.result() as usize);
+                    } else if step == CLOSE {
+                        let mut contents = std::mem::take(&mut *vec);
+                        contents.shrink_to_fit();
+                        assert!(!black_box(contents).is_empty());
+                    }
                     step == CLOSE
                 },
             );

@@ -3,8 +3,9 @@
 //! "raw switch" is one switch between a worker and a fiber without a scheduler. Ours is the very
 //! text that ramie inlines (`asm/x86_64/switch.s`), with what `src/arch` does around it: the other
 //! side's frame is kept in memory, and a word is handed over each time. The limit is a loop around
-//! the bare instructions: save two registers and an address, exchange stack pointers, jump; no word,
-//! no state. The peer is corosensei, whose `resume` and `suspend` do the same with a safe interface.
+//! the bare instructions: save two registers and an address, exchange stack pointers, jump; no
+//! word, no state. The peer is corosensei, whose `resume` and `suspend` do the same with a safe
+//! interface.
 //!
 //! "yield_now" is one call of it by one of two fibers that yield in turn: to the worker, a pass
 //! through the run queue, and from there to the other fiber. The limit is two bare switches.

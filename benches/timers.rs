@@ -7,7 +7,7 @@
 //! have started, has a row of its own. Peers are in `benches/peers`.
 //!
 //! The limit is a bare loop that waits for the same deadlines in the same way, by timeouts of a
-//! ring, at most every 0.33 ms, and has no fibers: so late are the kernel and the machine, and so
+//! ring, at most every 0.35 ms, and has no fibers: so late are the kernel and the machine, and so
 //! much do the wake-ups cost, 10 to 30 us each, by whatever system call. A busy machine shows there
 //! first. What else there is to pay is mostly memory: a fiber that slept has to be fetched from
 //! outside of the core's caches, and its page's translation first. Two workers wake up twice as
@@ -48,7 +48,7 @@ const STACK: usize = 64 << 10;
 const LONGEST_MS: usize = 1000;
 const BARE: &str = "bare ring";
 /// Between two waits of the bare ring, as a worker with many timers does it.
-const PAUSE: Duration = Duration::from_micros(330);
+const PAUSE: Duration = Duration::from_micros(350);
 
 fn main() {
     let mut bench = Bench::from_args();

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The suite once more on the driver that does without io_uring, with the native switch; and what of
-# it has most to do with a driver with the portable one, for which everything is built again.
-# Prints "N passed, N failed" at the end.
+# The suite once more on the driver that does without io_uring, with the native switch. (With the
+# portable one: `ci/portable.sh`, which has built everything for that.) Prints "N passed, N failed"
+# at the end.
 #
 # Tests of io_uring itself ask for it by name (`DriverKind::Uring`) and run all the same.
 set -euo pipefail
@@ -13,12 +13,7 @@ cargo build --examples
 tests cargo test --lib --tests --no-fail-fast
 tests cargo test --doc
 
-export RAMIE_SWITCH=portable
-tests cargo test --lib --test poll --test poll_edges --test net_contract --test net_edges --test fs_contract \
-    --test io --test cancel --test shutdown --test runtime --test stress --no-fail-fast
-
 # A driver's name that there is none of must be refused, not taken for another one.
-unset RAMIE_SWITCH
 if RAMIE_DRIVER=iouring cargo test --test runtime >"$log" 2>&1; then
     fail "RAMIE_DRIVER=iouring was taken for a driver"
 else

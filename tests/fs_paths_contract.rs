@@ -4,10 +4,12 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{
     DirBuilderExt, DirEntryExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt,
 };
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use common::{TempDir, error, seen};
 
@@ -322,6 +324,67 @@ contract! {
             let to_device = (error(fs::copy(&to, "/dev/null")), error(fs::copy(&to, "/dev/full")));
             (from_proc, to_device, std::fs::read_to_string(&to).unwrap())
         });
+    }
+
+    /// Of all sizes around those of pages and of what is read at once, on a disk and in memory,
+    /// alone and in a crowd, from the cache or not.
+    fn whole_files_of_all_sizes() {
+        const MIB: usize = 1 << 20;
+        const SIZES: [usize; 14] =
+            [0, 1, 31, 33, 4095, 4096, 4097, 8192, 10_000, 65_536, 70_000, MIB - 1, MIB, MIB + 1];
+        let contents: Arc<Vec<u8>> = Arc::new((0..=MIB).map(|n| (n % 251) as u8).collect());
+        let (disk, memory) = (TempDir::new(), TempDir::in_memory());
+        let mut files = vec![];
+        for dir in [Some(disk.path()), memory.as_ref().map(TempDir::path)].into_iter().flatten() {
+            for size in SIZES {
+                files.push((dir.join(size.to_string()), size));
+                std::fs::write(dir.join(size.to_string()), &contents[..size]).unwrap();
+            }
+        }
+        let read_all = move |evicted: bool| {
+            for (path, size) in &files {
+                if evicted {
+                    let file = std::fs::File::open(path).unwrap();
+                    file.sync_all().unwrap();
+                    let fd = file.as_raw_fd();
+                    // SAFETY: no memory is passed.
+                    unsafe { libc::posix_fadvise(fd, 0, 0, libc::POSIX_FADV_DONTNEED) };
+                }
+                assert!(ramie::fs::read(path).unwrap() == contents[..*size]);
+                assert!(ramie::fs::read_limited(path, *size).unwrap() == contents[..*size]);
+            }
+        };
+        read_all(false);
+        read_all(true);
+        let crowd = if ramie::is_fiber() { 40 } else { 0 };
+        let spawn = |i| {
+            let read_all = read_all.clone();
+            ramie::spawn(move || read_all(i % 8 == 0))
+        };
+        let others: Vec<_> = (0..crowd).map(spawn).collect();
+        others.into_iter().for_each(|fiber| fiber.join().unwrap());
+    }
+
+    /// A FIFO is waited for, and read until its last writer has left, however little comes at once.
+    fn a_whole_fifo() {
+        let dir = TempDir::new();
+        let path = dir.path().join("fifo");
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(made.unwrap().success());
+        for chunk in [1, 31, 32, 4096, 5000] {
+            let writer = std::thread::spawn({
+                let path = path.clone();
+                move || {
+                    let mut file = std::fs::File::options().write(true).open(path).unwrap();
+                    for _ in 0..9 {
+                        std::io::Write::write_all(&mut file, &vec![7; chunk]).unwrap();
+                        std::thread::yield_now();
+                    }
+                }
+            });
+            assert!(ramie::fs::read(&path).unwrap() == vec![7; 9 * chunk]);
+            writer.join().unwrap();
+        }
     }
 
     /// An ancestor read the whole file, whatever its limit was.

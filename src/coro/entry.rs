@@ -12,8 +12,8 @@ use std::thread;
 use super::header::HIGHEST;
 use super::local::{self, Locals};
 use super::{AfterSwitch, Children, FiberPtr, Header};
-use super::{park, spans};
-use crate::arch::{Context, Entry};
+use super::{header, park, spans};
+use crate::arch::{self, Context, Entry};
 use crate::stack::{Stack, sanitize};
 
 /// Values up to this size lie in the payload; larger ones are boxed.
@@ -35,6 +35,18 @@ const _: () = assert!(align_of::<Header>() == COLOUR_BYTES);
 fn colour(top: usize) -> usize {
     let hash = (top as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (hash >> (u64::BITS - COLOUR_BITS)) as usize * COLOUR_BYTES
+}
+
+/// The header's place on the stack with this top.
+#[inline]
+fn header_of(top: *mut u8) -> *mut Header {
+    top.wrapping_sub(colour(top.addr()) + size_of::<Header>()).cast()
+}
+
+/// Asks for the memory of a stack that a fiber will be made on.
+#[inline]
+pub(crate) fn prefetch(top: *mut u8) {
+    header::prefetch(header_of(top));
 }
 
 const fn is_inline<V>() -> bool {
@@ -162,8 +174,7 @@ where
     F: FnOnce() -> T,
     P: Parent,
 {
-    let colour = colour(stack.top().addr());
-    let header = stack.top().wrapping_sub(colour + size_of::<Header>()).cast::<Header>();
+    let header = header_of(stack.top());
     let frames = header.wrapping_byte_sub(const { frames_below::<(F, P), T>() }).cast::<u8>();
 
     // The header's place depends on the stack only, as `Header::init` demands. A stack's top is
@@ -337,6 +348,12 @@ unsafe fn destroy_locals_slow(locals: *mut Locals) -> thread::Result<()> {
 pub(crate) unsafe fn discard<F>(fiber: FiberPtr) {
     // SAFETY: the caller's promise.
     drop(unsafe { load::<(F, NoParent)>(place::<(F, NoParent)>(fiber.as_ptr())) });
+}
+
+/// Asks for the memory of a fiber's result.
+#[inline]
+pub(crate) fn prefetch_result<T>(fiber: FiberPtr) {
+    arch::prefetch(place::<thread::Result<T>>(fiber.as_ptr()));
 }
 
 /// Takes the result of a fiber that has ended.

@@ -44,7 +44,7 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use super::local::Locals;
 use super::pending::PendingPtr;
 use super::{Bounds, Cancel, OnCancel, Signal};
-use crate::arch::{Context, prefetch};
+use crate::arch::{self, Context};
 use crate::stack::Stack;
 use crate::stack::sanitize;
 
@@ -120,6 +120,9 @@ const KEPT: u8 = 1;
 
 /// Cache lines of frames below the header, of a fiber that called `park` or `read` and little else.
 const SHALLOW_LINES: usize = 6;
+
+/// Cache lines below the header that a fiber has written to when it waits for the first time.
+const NEW_LINES: usize = 10;
 
 /// A header lies within so many bytes of the top of its stack, which is aligned to a page.
 pub(super) const HIGHEST: usize = 4096;
@@ -223,8 +226,8 @@ impl FiberPtr {
     #[inline]
     pub(crate) fn prefetch(self) {
         let header: *const u8 = self.0.as_ptr().cast();
-        prefetch(header.cast());
-        prefetch(header.wrapping_add(64).cast());
+        arch::prefetch(header.cast());
+        arch::prefetch(header.wrapping_add(64).cast());
     }
 
     /// The header.
@@ -262,18 +265,14 @@ impl FiberPtr {
     /// Asks for the header's first cache line, and for its page's translation.
     #[inline]
     pub(super) fn prefetch_header(self) {
-        prefetch(self.as_ptr().cast_const().cast());
+        arch::prefetch(self.as_ptr().cast_const().cast());
     }
 
     /// Asks for what else resuming it will need: the header's second line, and the frames of a
     /// shallow fiber.
     #[inline]
     pub(super) fn prefetch_frames(self) {
-        let header: *const u8 = self.as_ptr().cast_const().cast();
-        prefetch(header.wrapping_add(64).cast());
-        for line in 1..=SHALLOW_LINES {
-            prefetch(header.wrapping_sub(64 * line).cast());
-        }
+        prefetch_rest(self.as_ptr(), SHALLOW_LINES);
     }
 
     /// Adds an owner.
@@ -337,6 +336,24 @@ impl FiberPtr {
         ManuallyDrop::new(unsafe {
             Stack::from_top(NonNull::new_unchecked(top), self.header().stack_class)
         })
+    }
+}
+
+/// Asks for what a fiber of shallow frames needs whose header is there, or will be: its memory need
+/// not be a header yet.
+#[inline]
+pub(super) fn prefetch(header: *const Header) {
+    arch::prefetch(header.cast());
+    prefetch_rest(header, NEW_LINES);
+}
+
+/// As `prefetch`, without the header's first line.
+#[inline]
+fn prefetch_rest(header: *const Header, lines: usize) {
+    let header: *const u8 = header.cast();
+    arch::prefetch(header.wrapping_add(64).cast());
+    for line in 0..lines {
+        arch::prefetch(header.wrapping_sub(64 * (line + 1)).cast());
     }
 }
 

@@ -6,6 +6,13 @@ use crate::arch::prefetch;
 use std::cell::Cell;
 use std::ptr::NonNull;
 
+/// A cache line.
+const LINE: usize = 64;
+/// The lines below a timer that belong to the frame it lies in, and to the switch.
+const BELOW: usize = 2;
+/// The most lines below a header that are asked for, all of them.
+const LINES: usize = 12;
+
 /// `Timer::slot` of a timer that is in no heap.
 const OUT: u32 = u32::MAX;
 
@@ -85,14 +92,19 @@ impl TimerPtr {
     /// every cache, perhaps, and several such requests take no longer than one.
     #[inline]
     pub(crate) fn prefetch(&self, fiber: FiberPtr) {
-        let around: *const u8 = self.0.as_ptr().cast();
         let header: *const u8 = fiber.as_ptr().cast();
-        for line in [around.wrapping_sub(128), around.wrapping_sub(64), around, header] {
-            prefetch(line.cast());
+        prefetch(header.cast());
+        prefetch(header.wrapping_add(LINE).cast());
+        // Between the two lie the result and the frames that the fiber returns through. Where that
+        // is much, the fiber does not go far in one turn.
+        let distance = header.addr().saturating_sub(self.0.as_ptr().addr());
+        let lines = distance / LINE + 1 + BELOW;
+        if lines <= LINES {
+            (0..lines).for_each(|line| prefetch(header.wrapping_sub((line + 1) * LINE).cast()));
+        } else {
+            let above: *const u8 = self.0.as_ptr().wrapping_byte_add(LINE).cast();
+            (0..BELOW + 2).for_each(|line| prefetch(above.wrapping_sub(line * LINE).cast()));
         }
-        prefetch(around.wrapping_add(64).cast());
-        prefetch(header.wrapping_add(64).cast());
-        prefetch(header.wrapping_add(128).cast());
     }
 
     pub(crate) fn slot(&self) -> u32 {

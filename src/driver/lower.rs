@@ -29,7 +29,7 @@
 use super::Caps;
 use super::dirs::{Dirs, Place};
 use crate::op::perform::{at, perform};
-use crate::op::{Habit, Op, Way};
+use crate::op::{Habit, Op, Start, Way};
 use crate::sys::{file, socket};
 use std::cell::Cell;
 use std::ffi::CStr;
@@ -214,7 +214,9 @@ pub(crate) fn may_attempt(op: &Op<'_>, inline: &Inline) -> bool {
 
 /// Tries an op without waiting. With a `crowd` of others in line this is better done by the driver,
 /// together with theirs: `None` says so; the op is now one that does not wait, and its outcome is
-/// for [`judge`].
+/// for [`judge`]. Not so for a file that is read to its end: each of them would keep its memory
+/// while it is in line, and what one of them gives back to the allocator serves the next best while
+/// it is in the near caches (a tenth for small files).
 #[inline(always)]
 pub(crate) fn attempt(op: &mut Op<'_>, inline: &Inline, crowd: usize) -> Option<Attempt> {
     if let Op::Send { .. } | Op::Recv { .. } = op {
@@ -235,11 +237,11 @@ pub(crate) fn attempt(op: &mut Op<'_>, inline: &Inline, crowd: usize) -> Option<
             Some(Attempt::Done(perform(op)))
         }
         Way::Try | Way::Cached if !inline.skips() => {
-            if crowd >= inline.crowd {
-                set_nowait(op, true);
-                return None;
-            }
             let result = match op {
+                Op::Read { nowait, .. } if crowd >= inline.crowd => {
+                    *nowait = true;
+                    return None;
+                }
                 Op::Read { fd, buf, offset, .. } => file::read_nowait(*fd, buf, at(*offset)),
                 Op::ReadUninit { fd, buf, offset, .. } => {
                     file::read_uninit_nowait(*fd, buf, at(*offset))
@@ -281,14 +283,36 @@ fn transfer(op: &mut Op<'_>, inline: &Inline) -> Attempt {
 
 /// Makes ready for the driver what was not done by an [`attempt`]. A stream that was read empty is
 /// waited for at once, instead of finding it empty again: that saves the kernel a tenth of what a
-/// small request costs it.
+/// small request costs it. But not where the other end is quick, and the next message likely there
+/// by now: then to wait for it is what costs.
 #[inline(always)]
 pub(crate) fn prepare(op: &mut Op<'_>, polls_first: bool) {
-    if let Op::Recv { buf, flags, habit: Some(habit), poll_first, .. } = op {
-        *poll_first = habit.reads() == Way::Ring
-            && *flags & libc::MSG_DONTWAIT == 0
-            && !buf.is_empty()
-            && polls_first;
+    if let Op::Recv { buf, flags, habit: Some(habit), start, .. } = op
+        && *flags & libc::MSG_DONTWAIT == 0
+        && !buf.is_empty()
+        && polls_first
+    {
+        let likely_empty = habit.reads() == Way::Ring;
+        *start = if likely_empty { Start::WhenReady } else { Start::InTurn };
+        if likely_empty {
+            habit.set_reads(Way::Try); // unless the answer says otherwise
+        }
+    }
+}
+
+/// What is learnt from a receive that the ring has completed in this turn of its: whether the next
+/// one should wait first. Who gets all that he has room for does not know whether that was all
+/// there was, but the kernel says of some sockets that something is left.
+#[inline]
+pub(crate) fn received(op: &Op<'_>, result: i32, nonempty: bool, turn: u32) {
+    if let Op::Recv { habit: Some(habit), tells, buf, turn: begun, .. } = op {
+        let filled = usize::try_from(result).is_ok_and(|count| count == buf.len());
+        let emptied = !filled || (*tells && !nonempty);
+        habit.set_reads(match (*begun == turn, emptied) {
+            (true, _) => Way::Quick,
+            (false, true) => Way::Ring,
+            (false, false) => Way::Try,
+        });
     }
 }
 
@@ -309,7 +333,9 @@ pub(crate) fn judge(op: &mut Op<'_>, result: i32, inline: &Inline) -> Attempt {
 
 #[inline(never)]
 fn judge_in_full(op: &mut Op<'_>, result: i32, inline: &Inline) -> Attempt {
-    set_nowait(op, false);
+    if let Op::Read { nowait, .. } = op {
+        *nowait = false;
+    }
     let Some(Reading { fd, at, len, habit }) = Reading::of(op) else {
         return Attempt::Done(result);
     };
@@ -388,12 +414,6 @@ impl<'a> Reading<'a> {
     }
 }
 
-fn set_nowait(op: &mut Op<'_>, value: bool) {
-    if let Op::Read { nowait, .. } | Op::ReadUninit { nowait, .. } = op {
-        *nowait = value;
-    }
-}
-
 /// Leaves of a read what comes after its first `bytes`.
 #[cold]
 fn advance(op: &mut Op<'_>, bytes: u32) {
@@ -442,4 +462,74 @@ fn is_end(fd: BorrowedFd<'_>, habit: &Habit, end: Option<u64>) -> bool {
         return true;
     };
     end.or_else(|| file::position(fd)).is_none_or(|end| end >= size)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    /// When a receive starts that follows one with this much room, so much received, in the turn in
+    /// which it began or later.
+    fn next(room: usize, got: i32, tells: bool, nonempty: bool, at_once: bool) -> Start {
+        let (socket, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        let habit = Habit::new();
+        let mut buf = vec![0; room];
+        let mut op = Op::Recv {
+            fd: socket.as_fd(),
+            buf: &mut buf,
+            flags: 0,
+            habit: Some(&habit),
+            tells,
+            start: Start::Now,
+            turn: 7,
+            tried: false,
+        };
+        prepare(&mut op, true);
+        assert!(matches!(op, Op::Recv { start: Start::InTurn, .. }), "nothing is known yet");
+        received(&op, got, nonempty, if at_once { 7 } else { 8 });
+        prepare(&mut op, true);
+        let Op::Recv { start, .. } = op else { unreachable!() };
+        start
+    }
+
+    #[test]
+    fn a_stream_that_was_read_empty_is_waited_for() {
+        assert_eq!(next(64, 10, false, false, false), Start::WhenReady);
+        assert_eq!(next(64, 10, true, false, false), Start::WhenReady);
+        assert_eq!(next(64, 64, true, false, false), Start::WhenReady);
+    }
+
+    #[test]
+    fn what_may_have_more_is_read_at_once() {
+        assert_eq!(next(64, 64, true, true, false), Start::InTurn);
+        assert_eq!(next(64, 64, false, false, false), Start::InTurn, "of a Unix socket");
+    }
+
+    #[test]
+    fn a_quick_other_end_is_not_waited_for() {
+        assert_eq!(next(64, 10, true, false, true), Start::InTurn);
+        assert_eq!(next(64, 64, true, false, true), Start::InTurn);
+    }
+
+    #[test]
+    fn who_may_not_wait_does_not() {
+        let (socket, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        let habit = Habit::new();
+        for (room, flags) in [(0, 0), (64, libc::MSG_DONTWAIT)] {
+            habit.set_reads(Way::Ring);
+            let mut op = Op::Recv {
+                fd: socket.as_fd(),
+                buf: &mut vec![0; room],
+                flags,
+                habit: Some(&habit),
+                tells: true,
+                start: Start::Now,
+                turn: 0,
+                tried: false,
+            };
+            prepare(&mut op, true);
+            assert!(matches!(op, Op::Recv { start: Start::Now, .. }));
+        }
+    }
 }

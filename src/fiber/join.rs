@@ -81,6 +81,7 @@ impl<T> JoinHandle<T> {
     #[inline]
     pub fn join(self) -> thread::Result<T> {
         let fiber = self.ptr();
+        entry::prefetch_result::<T>(fiber);
         let ended = &fiber.header().ended;
         if !ended.is_set() {
             self.forget_task();

@@ -10,6 +10,7 @@
 //!
 //! What std does on its own account does not suspend: the methods of [`std::path::Path`] that ask
 //! the file system (`exists`, `metadata`, `read_dir`) block, and have functions here that do not.
+//! Reading from and writing to an `Arc<File>` is std's alone to implement; `&File` does both.
 //!
 //! # Cancellation
 //! A cancelled operation fails with an error and has not happened, unless its own page says

@@ -38,6 +38,7 @@ use crate::sched::{
     Haste, blocking, create_here, created, haste, perform_fd, submit, submit_fd, waiting,
 };
 use crate::sys::fifo;
+use crate::sys::file::{Believed, believed};
 
 /// Flags with which an open never waits for another process, or opens no stream at all.
 const NEVER_WAITS: i32 = libc::O_NONBLOCK | libc::O_DIRECTORY | libc::O_PATH;
@@ -49,12 +50,14 @@ pub(super) struct Opened {
     pub(super) no_pipe: bool,
     /// How it is written, as far as that is known.
     pub(super) writes: Way,
+    /// What it is believed to be, if that was asked for.
+    pub(super) believed: Option<Believed>,
 }
 
 impl Opened {
     /// A file of which nothing is known.
     fn new(fd: OwnedFd) -> Self {
-        Opened { fd, no_pipe: false, writes: Way::Unknown }
+        Opened { fd, no_pipe: false, writes: Way::Unknown, believed: None }
     }
 }
 
@@ -73,9 +76,9 @@ pub(super) fn open(
                 && let Some(fd) = create_here(path, flags, mode)
             {
                 let writes = created(path, fd.as_fd());
-                return Ok(Opened { fd, no_pipe: true, writes });
+                return Ok(Opened { no_pipe: true, writes, ..Opened::new(fd) });
             }
-            let opened = open_in_haste(dir, path, flags, mode, haste, attempt)?;
+            let opened = open_in_haste(dir, path, flags, mode, haste, attempt, |_| None)?;
             if dir.is_some() || flags & libc::O_CREAT == 0 {
                 return Ok(opened);
             }
@@ -86,7 +89,19 @@ pub(super) fn open(
     }
 }
 
-/// Opens with an `attempt` that may act as if it were given `O_NONBLOCK`.
+/// Opens a file that exists, and asks what it is believed to be.
+pub(super) fn open_and_ask(path: &CStr, flags: i32, mode: u32) -> io::Result<Opened> {
+    let attempt = |flags| retry(|| submit_fd(Op::OpenAt { dir: None, path, flags, mode }));
+    let opened = match haste() {
+        Haste::No => Opened::new(attempt(flags)?),
+        haste => open_in_haste(None, path, flags, mode, haste, attempt, believed)?,
+    };
+    let believed = opened.believed.or_else(|| believed(opened.fd.as_fd()));
+    Ok(Opened { believed, ..opened })
+}
+
+/// Opens with an `attempt` that may act as if it were given `O_NONBLOCK`. `ask` may tell that the
+/// file is a plain one, which is then not asked whether it is a pipe.
 fn open_in_haste(
     dir: Option<BorrowedFd<'_>>,
     path: &CStr,
@@ -94,6 +109,7 @@ fn open_in_haste(
     mode: u32,
     haste: Haste,
     attempt: impl FnOnce(i32) -> io::Result<OwnedFd>,
+    ask: impl FnOnce(BorrowedFd<'_>) -> Option<Believed>,
 ) -> io::Result<Opened> {
     let asks = haste == Haste::Needed || flags & (libc::O_CREAT | libc::O_TRUNC) != 0;
     let fd = match attempt(flags | if asks { libc::O_NONBLOCK } else { 0 }) {
@@ -109,11 +125,13 @@ fn open_in_haste(
         fifo::make_waiting(fd.as_fd(), flags)?;
     }
     let reads = flags & libc::O_ACCMODE == libc::O_RDONLY;
-    let pipe = reads && fifo::is_pipe(fd.as_fd());
+    let believed = ask(fd.as_fd());
+    let plain = believed.is_some_and(|file| file.plain);
+    let pipe = reads && !plain && fifo::is_pipe(fd.as_fd());
     if pipe {
         wait_for_writer(&fd)?;
     }
-    Ok(Opened { no_pipe: reads && !pipe, ..Opened::new(fd) })
+    Ok(Opened { no_pipe: reads && !pipe, believed, ..Opened::new(fd) })
 }
 
 /// Waits until the FIFO that `reader` was opened for has, or has had, a writer.
@@ -194,7 +212,7 @@ mod tests {
             }
             Ok(fd)
         };
-        open_in_haste(None, &path, flags, 0o600, Haste::Implied, attempt)
+        open_in_haste(None, &path, flags, 0o600, Haste::Implied, attempt, believed)
             .map(|opened| opened.fd.into())
     }
 

@@ -7,7 +7,8 @@ use std::path::Path;
 
 use super::File;
 use super::cstr::with_cstr;
-use super::open::open;
+use super::open::{open, open_and_ask};
+use crate::sys::file::Believed;
 
 /// Options and flags which can be used to configure how a file is opened.
 ///
@@ -113,12 +114,25 @@ impl OpenOptions {
 
     /// As [`open`](OpenOptions::open), relative to a directory if there is one.
     pub(super) fn open_at(&self, dir: Option<BorrowedFd<'_>>, path: &Path) -> io::Result<File> {
-        let flags = libc::O_CLOEXEC
-            | self.access_mode()?
-            | self.creation_mode()?
-            | (self.custom_flags & !libc::O_ACCMODE);
+        let flags = self.flags()?;
         with_cstr(path, |path| open(dir, path, flags, self.mode))
             .map(|opened| File::opened(opened, flags))
+    }
+
+    /// As [`open`](OpenOptions::open), with what the file is believed to be. That tells a plain
+    /// file from a pipe, too, so it takes no more calls than `open` does.
+    pub(super) fn open_and_ask(&self, path: &Path) -> io::Result<(File, Option<Believed>)> {
+        let flags = self.flags()?;
+        let opened = with_cstr(path, |path| open_and_ask(path, flags, self.mode))?;
+        let believed = opened.believed;
+        Ok((File::opened(opened, flags), believed))
+    }
+
+    fn flags(&self) -> io::Result<i32> {
+        Ok(libc::O_CLOEXEC
+            | self.access_mode()?
+            | self.creation_mode()?
+            | (self.custom_flags & !libc::O_ACCMODE))
     }
 
     fn access_mode(&self) -> io::Result<i32> {

@@ -6,10 +6,10 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::File;
-use crate::op::{AT_POSITION, IOV_MAX, MAX_TRANSFER, Op, SlicesMut};
+use crate::op::{AT_POSITION, IOV_MAX, MAX_TRANSFER, Op, SlicesMut, Way};
 use crate::sched::{blocks_thread, read_spare, submit, submit_here};
 use crate::sys::fifo;
-use crate::sys::file::{believed_size, has_offsets};
+use crate::sys::file::{believed, has_offsets};
 
 /// How much room is made for the end of a file whose size is not known.
 const CHUNK: usize = 8 * 1024;
@@ -147,7 +147,7 @@ impl File {
     /// How many bytes are left to read, as far as the file's size tells: a hint, for which a ring
     /// would need a thread of the kernel.
     fn size_left(&self) -> Option<usize> {
-        let size = believed_size(self.as_fd())?;
+        let size = believed(self.as_fd())?.size;
         let position = self.std().stream_position().ok()?; // lseek never waits
         usize::try_from(size.saturating_sub(position)).ok()
     }
@@ -190,18 +190,32 @@ impl File {
                 }
                 continue;
             }
+            let room = (buf.capacity() - buf.len()).min(max - done).min(MAX_TRANSFER);
             let read = match self.has_ended() {
                 Ok(true) => Ok(0),
-                Ok(false) => read_spare(self.as_fd(), buf, max - done, AT_POSITION, self.habit()),
+                Ok(false) => read_spare(self.as_fd(), buf, room, AT_POSITION, self.habit()),
                 Err(e) => Err(e),
             };
             match read {
                 Ok(0) => return Ok(done),
-                Ok(n) => self.habit().moved_by(n),
+                Ok(n) => {
+                    self.habit().moved_by(n);
+                    if n < room && hint == Some(done + n) && self.ends_short() {
+                        return Ok(done + n);
+                    }
+                }
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) => return Err(e),
             }
         }
+    }
+
+    /// Whether a read that is short, and has found as many bytes as were expected, is known to have
+    /// found the end of the file: its reads come from the kernel's memory, as those that did not
+    /// wait have shown. What makes up its answers (/proc), or asks somebody for them (FUSE), does
+    /// not know how not to wait.
+    fn ends_short(&self) -> bool {
+        matches!(self.habit().reads(), Way::Cached | Way::Memory)
     }
 
     /// Appends what a single read at the position gives; 0 is the end of the file.

@@ -1,14 +1,12 @@
 //! Functions that open a file, do one thing with the whole of it and close it.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::AsFd;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use super::stream::not_utf8;
 use super::{File, OpenOptions};
 use crate::sched::blocking;
-use crate::sys::file::believed_size;
 
 /// How much of a copy is done in one go on a thread of the blocking pool.
 const COPY_STEP: u64 = 64 << 20;
@@ -24,11 +22,19 @@ const COPY_STEP: u64 = 64 << 20;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn read<P: AsRef<Path>>(path: P) -> io::Result<Vec<u8>> {
-    let file = File::open(path)?;
-    let hint = believed_size(file.as_fd()).and_then(|size| usize::try_from(size).ok());
+    let (file, believed) = OpenOptions::new().read(true).open_and_ask(path.as_ref())?;
+    let hint = believed.and_then(|file| usize::try_from(file.size).ok());
+    read_believed(&file, usize::MAX, hint)
+}
+
+/// Reads the whole of `file`, `max` bytes at most, if it is believed to have `hint`.
+fn read_believed(file: &File, max: usize, hint: Option<usize>) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    bytes.try_reserve_exact(hint.unwrap_or(0))?;
-    file.append_up_to(&mut bytes, usize::MAX, hint)?;
+    if let Some(size @ 1..) = hint {
+        // A read with room for one byte more finds the end of the file, too.
+        bytes.try_reserve_exact(size.saturating_add(1).min(max))?;
+    }
+    file.append_up_to(&mut bytes, max, hint)?;
     Ok(bytes)
 }
 
@@ -57,16 +63,15 @@ pub fn read_to_string<P: AsRef<Path>>(path: P) -> io::Result<String> {
 /// assert_eq!(e.kind(), ErrorKind::FileTooLarge);
 /// ```
 pub fn read_limited<P: AsRef<Path>>(path: P, max: usize) -> io::Result<Vec<u8>> {
-    let file = File::open(path)?;
+    let (file, believed) = OpenOptions::new().read(true).open_and_ask(path.as_ref())?;
     let limit = max.saturating_add(1);
-    let size = file.metadata()?.len();
-    if size > limit as u64 {
+    let too_long = |size| size > limit as u64;
+    // A belief is no reason to refuse a file.
+    if believed.is_none_or(|file| too_long(file.size)) && too_long(file.metadata()?.len()) {
         return Err(too_large(max));
     }
-    let mut bytes = Vec::new();
-    let hint = size as usize; // `size <= limit`, which is a usize
-    bytes.try_reserve_exact(hint)?;
-    file.append_up_to(&mut bytes, limit, Some(hint))?;
+    let hint = believed.map(|file| file.size.min(limit as u64) as usize);
+    let bytes = read_believed(&file, limit, hint)?;
     if bytes.len() > max { Err(too_large(max)) } else { Ok(bytes) }
 }
 

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use super::Interest;
-use crate::op::{AT_POSITION, MAX_TRANSFER, Op};
+use crate::op::{AT_POSITION, MAX_TRANSFER, Op, Start};
 use crate::sched::batch::{self, Nothing, with_batch};
 use crate::sys::clock;
 
@@ -124,7 +124,16 @@ impl<'env> Batch<'_, 'env> {
     /// Receives from a socket.
     pub fn recv(&mut self, socket: &'env impl AsFd, buf: &'env mut [u8]) -> Key {
         let (fd, buf) = (socket.as_fd(), cut(buf));
-        self.arm(Op::Recv { fd, buf, flags: 0, habit: None, poll_first: false, tried: false })
+        self.arm(Op::Recv {
+            fd,
+            buf,
+            flags: 0,
+            habit: None,
+            tells: false,
+            start: Start::Now,
+            turn: 0,
+            tried: false,
+        })
     }
 
     /// Sends to a connected socket. Raises no signal.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::line::{Entered, Expecting, Line, Pace};
 use crate::op::decode::decode;
 use crate::op::perform::perform;
-use crate::op::{self, Habit, IOV_MAX, MAX_TRANSFER, Op};
+use crate::op::{self, Habit, IOV_MAX, MAX_TRANSFER, Op, Start};
 use crate::sched::batch::at_once;
 use crate::sched::{Detach, accepting_pass, connects_in_haste, current, perform_fd};
 use crate::sched::{submit_fd_within, submit_within};
@@ -134,24 +134,33 @@ impl<S: Into<OwnedFd> + AsFd> Socket<S> {
     /// `recv`.
     #[inline]
     pub(super) fn recv(&self, buf: &mut [u8], flags: i32) -> io::Result<usize> {
-        self.receive(buf, flags, None)
+        self.receive(buf, flags, None, false)
     }
 
-    /// `recv` from a stream.
+    /// `recv` from a stream; of TCP, if it `tells`.
     #[inline]
-    pub(super) fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
+    pub(super) fn read(&self, buf: &mut [u8], tells: bool) -> io::Result<usize> {
         let (habit, len) = (self.inner.habit(), buf.len());
-        let n = self.receive(buf, 0, Some(habit))?;
-        // Who did not get all that he had room for has read it empty.
-        habit.set_reads(if n < len { op::Way::Ring } else { op::Way::Try });
+        let n = self.receive(buf, 0, Some(habit), tells)?;
+        // Who did not get all that he had room for has read it empty. The driver may know more.
+        if n < len && habit.reads() != op::Way::Quick {
+            habit.set_reads(op::Way::Ring);
+        }
         Ok(n)
     }
 
     #[inline]
-    fn receive(&self, buf: &mut [u8], flags: i32, habit: Option<&Habit>) -> io::Result<usize> {
+    fn receive(
+        &self,
+        buf: &mut [u8],
+        flags: i32,
+        habit: Option<&Habit>,
+        tells: bool,
+    ) -> io::Result<usize> {
         let (fd, flags, len) = (self.as_fd(), self.flags(flags), buf.len().min(MAX_TRANSFER));
+        let buf = &mut buf[..len];
         let op =
-            Op::Recv { fd, buf: &mut buf[..len], flags, habit, poll_first: false, tried: false };
+            Op::Recv { fd, buf, flags, habit, tells, start: Start::Now, turn: 0, tried: false };
         self.receive_by(op, flags)
     }
 
@@ -351,7 +360,7 @@ impl<S: Into<OwnedFd> + fmt::Debug> fmt::Debug for Socket<S> {
 
 /// Reading from and writing to a stream.
 macro_rules! stream {
-    ($name:ident) => {
+    ($name:ident, tells: $tells:literal) => {
         super::socket::copies!(CopySource, $name);
         super::socket::copies!(CopySource, &$name);
         super::socket::copies!(CopySink, $name);
@@ -360,7 +369,7 @@ macro_rules! stream {
         impl Read for &$name {
             #[inline]
             fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-                self.0.read(buf)
+                self.0.read(buf, $tells)
             }
 
             fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {

@@ -312,7 +312,7 @@ macro_rules! common {
 
 common!(TcpStream);
 common!(TcpListener);
-super::socket::stream!(TcpStream);
+super::socket::stream!(TcpStream, tells: true);
 super::socket::timeouts!(TcpStream);
 super::socket::descriptor!(TcpStream, std_net::TcpStream, ask_timeouts);
 super::socket::descriptor!(TcpListener, std_net::TcpListener, no_timeouts);

@@ -450,7 +450,7 @@ macro_rules! common {
 common!(UnixStream);
 common!(UnixListener);
 common!(UnixDatagram);
-super::socket::stream!(UnixStream);
+super::socket::stream!(UnixStream, tells: false);
 super::socket::timeouts!(UnixStream);
 super::socket::timeouts!(UnixDatagram);
 super::socket::descriptor!(UnixStream, std_net::UnixStream, |socket| {

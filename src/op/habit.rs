@@ -20,13 +20,15 @@ pub(crate) enum Way {
     /// A plain file in memory, of tmpfs or made by `memfd_create`: no call has anything to wait
     /// for.
     Memory,
+    /// A stream whose other end is quick: the last read took something as soon as it began.
+    Quick,
     /// Not at all: through the ring.
     Ring,
 }
 
 impl Way {
     fn of(bits: u8) -> Self {
-        [Self::Unknown, Self::Try, Self::Cached, Self::Memory]
+        [Self::Unknown, Self::Try, Self::Cached, Self::Memory, Self::Quick]
             .into_iter()
             .find(|way| *way as u8 == bits)
             .unwrap_or(Self::Ring)

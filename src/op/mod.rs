@@ -35,6 +35,17 @@ pub(crate) const AT_POSITION: u64 = u64::MAX;
 /// What Linux transfers at most in one call; a longer buffer may be passed and is not filled.
 pub(crate) const MAX_TRANSFER: usize = 0x7fff_f000;
 
+/// When a receive makes its first attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// At once.
+    Now,
+    /// At once, unless others have waited longer: then as `WhenReady`, at the end of their line.
+    InTurn,
+    /// When something is there.
+    WhenReady,
+}
+
 /// One operation, borrowing its buffers, paths and descriptors from the fiber that submits it.
 #[derive(Debug)]
 pub(crate) enum Op<'a> {
@@ -49,14 +60,13 @@ pub(crate) enum Op<'a> {
         /// Fails with `EAGAIN` rather than wait: `RWF_NOWAIT`. For drivers; [`perform`] waits.
         nowait: bool,
     },
-    /// As `Read`, into memory that need not be initialised: the first `result` bytes are
-    /// afterwards.
+    /// As `Read`, into memory that need not be initialised, which was made for a file that is read
+    /// to its end: the first `result` bytes are initialised afterwards.
     ReadUninit {
         fd: BorrowedFd<'a>,
         buf: &'a mut [MaybeUninit<u8>],
         offset: u64,
         habit: Option<&'a Habit>,
-        nowait: bool,
     },
     /// `pwrite`, or `write` when `offset` is [`AT_POSITION`].
     Write { fd: BorrowedFd<'a>, buf: &'a [u8], offset: u64, habit: Option<&'a Habit> },
@@ -97,8 +107,12 @@ pub(crate) enum Op<'a> {
         flags: i32,
         /// Of a stream: its reads are [`Way::Ring`] if it is likely to be empty.
         habit: Option<&'a Habit>,
-        /// For drivers: to wait until something is there before the first attempt.
-        poll_first: bool,
+        /// The kernel says with each answer whether that was all there was. (Of TCP.)
+        tells: bool,
+        /// For drivers: when to make the first attempt.
+        start: Start,
+        /// The ring's: in which of its turns that was.
+        turn: u32,
         /// As for `Send`.
         tried: bool,
     },

@@ -1,7 +1,8 @@
-//! `FromRawFd` for every type here that owns a descriptor: its method is unsafe, which the modules
-//! of those types forbid.
+//! Descriptors: what [`std::os::fd`] has, which the types of this crate implement.
+// `FromRawFd` is here for all of them: its method is unsafe, which their own modules forbid.
 
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+#[doc(no_inline)]
+pub use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 macro_rules! from_raw_fd {
     ($($owner:ty),* $(,)?) => { $(

@@ -1,6 +1,6 @@
 //! What only some operating systems have, arranged as in [`std::os`].
 
 #[expect(unsafe_code, reason = "FromRawFd has an unsafe method")]
-mod fd;
+pub mod fd;
 pub mod linux;
 pub mod unix;

@@ -143,3 +143,17 @@ macro_rules! descriptor {
 }
 
 descriptor!(ChildStdin ChildStdout ChildStderr);
+
+macro_rules! outputs {
+    ($($name:ident $std:ident),+) => { $(
+        impl From<crate::io::$name> for Stdio {
+            /// The child writes to what this process writes to. What is buffered here is written
+            /// when it is flushed, as in std.
+            fn from(_: crate::io::$name) -> Stdio {
+                std::io::$std().into()
+            }
+        }
+    )+ };
+}
+
+outputs!(Stdout stdout, Stderr stderr);

@@ -63,7 +63,7 @@ pub(crate) fn read_spare(
     let spare = vec.spare_capacity_mut();
     let len = spare.len().min(max).min(MAX_TRANSFER);
     let (buf, habit) = (&mut spare[..len], Some(habit));
-    let n = submit(Op::ReadUninit { fd, buf, offset, habit, nowait: false })? as usize;
+    let n = submit(Op::ReadUninit { fd, buf, offset, habit })? as usize;
     assert!(n <= len, "the kernel read {n} bytes into a buffer of {len}");
     // SAFETY: by invariant 1 the kernel has initialised the first `n` bytes of the spare capacity.
     unsafe { vec.set_len(vec.len() + n) };

@@ -32,7 +32,7 @@ impl Worker {
     {
         let stack = match stack {
             Some(stack) => stack,
-            None => self.stacks.borrow_mut().alloc()?,
+            None => self.alloc_stack()?,
         };
         bump(&self.remote.spawned);
         let home = Remote::none_yet(&self.shared);

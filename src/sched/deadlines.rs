@@ -21,6 +21,8 @@
 //!    lowest level that has any is earlier than everything else in the wheel.
 #![forbid(unsafe_code)]
 
+use crate::arch::prefetch;
+
 const ARITY: usize = 4;
 
 /// A tick is 2^20 ns.
@@ -30,7 +32,7 @@ const BUCKETS: usize = 1 << DIGIT_BITS;
 /// Enough for the ticks of 64 bits of nanoseconds.
 const LEVELS: usize = (u64::BITS - TICK_BITS).div_ceil(DIGIT_BITS) as usize;
 /// So much memory, in entries, an empty bucket may keep.
-const KEPT: usize = 64;
+const KEPT: usize = 256;
 
 /// Among so many entries the next earliest is looked for when the earliest is taken out.
 const FEW: usize = 8;
@@ -120,6 +122,14 @@ impl Deadlines {
         match self.heap.first() {
             Some(first) => Some(first.deadline_ns),
             None => self.first_bucket().map(|index| self.buckets[index].earliest_ns),
+        }
+    }
+
+    /// Asks for the memory of a slot that will be put in.
+    #[inline]
+    pub(super) fn prefetch(&self, slot: u32) {
+        if let Some(place) = self.places.get(slot as usize) {
+            prefetch(std::ptr::from_ref(place).cast());
         }
     }
 

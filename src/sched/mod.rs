@@ -11,6 +11,7 @@
 //! | `detach.rs`   | an owner of a descriptor whose drop does not wait                         |
 //! | `worker.rs`   | a worker: its loop, and what it does for a fiber that left its stack      |
 //! | `children.rs` | fibers with a parent                                                      |
+//! | `stacks.rs`   | where fibers get their stacks, and where these go afterwards              |
 //! | `ends.rs`     | the end of a fiber, and who waits for it                                  |
 //! | `search.rs`   | an idle worker: looking for work, and sleeping when there is none         |
 //! | `steal.rs`    | whose fresh fibers an idle worker takes, and when                         |
@@ -49,6 +50,7 @@ pub(crate) mod remote;
 pub(crate) mod search;
 pub(crate) mod shared;
 pub(crate) mod shutdown;
+mod stacks;
 mod steal;
 pub(crate) mod submit;
 pub(crate) mod timers;

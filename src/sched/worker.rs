@@ -197,8 +197,7 @@ impl Worker {
     where
         F: FnOnce() -> T,
     {
-        let stack = self.stacks.borrow_mut().alloc()?;
-        Ok(self.create_on(stack, name, f))
+        Ok(self.create_on(self.alloc_stack()?, name, f))
     }
 
     /// As `create`, on a stack of the caller's.
@@ -286,26 +285,6 @@ impl Worker {
 
     pub(crate) fn close(&self, fd: OwnedFd) {
         self.driver.borrow_mut().close(fd);
-    }
-
-    /// Gives back the stack of a fiber that is gone.
-    #[inline]
-    pub(crate) fn free_stack(&self, stack: Stack) {
-        if std::ptr::eq(stack.pool(), self.shared.stacks()) {
-            self.stacks.borrow_mut().free(stack);
-        } else {
-            stack.pool().free(stack);
-        }
-    }
-
-    /// Whether `release_stacks` would let go of any.
-    pub(super) fn keeps_stacks(&self) -> bool {
-        self.stacks.borrow().keeps()
-    }
-
-    /// Lets go of most of the stacks kept for the next spawns.
-    pub(super) fn release_stacks(&self) {
-        self.stacks.borrow_mut().release();
     }
 
     /// Runs fibers until `main`, a fresh fiber of this worker, has ended. The thread has left its

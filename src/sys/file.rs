@@ -135,15 +135,24 @@ pub(crate) fn size(fd: BorrowedFd<'_>) -> Option<u64> {
     if regular { u64::try_from(stat.st_size).ok() } else { None }
 }
 
-/// How many bytes a file is believed to have: what a server has said last, say. Never waits.
-pub(crate) fn believed_size(fd: BorrowedFd<'_>) -> Option<u64> {
+/// What a file is believed to be: what a server has said last, say.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Believed {
+    /// A plain file; this much is certain.
+    pub(crate) plain: bool,
+    pub(crate) size: u64,
+}
+
+/// Asks what a file is believed to be. Never waits.
+pub(crate) fn believed(fd: BorrowedFd<'_>) -> Option<Believed> {
     // SAFETY: the record consists of integers, for which zero is a value.
     let mut statx: libc::statx = unsafe { std::mem::zeroed() };
     let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC;
-    let (fd, mask) = (fd.as_raw_fd(), libc::STATX_SIZE);
+    let (fd, mask) = (fd.as_raw_fd(), libc::STATX_TYPE | libc::STATX_SIZE);
     // SAFETY: the path is a C string, and the record is ours to write for the whole call.
     let ret = unsafe { libc::statx(fd, c"".as_ptr(), flags, mask, &raw mut statx) };
-    (ret == 0 && statx.stx_mask & libc::STATX_SIZE != 0).then_some(statx.stx_size)
+    let plain = u32::from(statx.stx_mode) & libc::S_IFMT == libc::S_IFREG;
+    (ret == 0 && statx.stx_mask & mask == mask).then_some(Believed { plain, size: statx.stx_size })
 }
 
 /// `write`, or `pwrite` at an offset.

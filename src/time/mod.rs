@@ -8,7 +8,7 @@
 //!
 //! A timer is an entry in its worker's heap, and costs no system call. It fires at its time or a
 //! little later, never earlier. A worker that has many timers fires those that lie close together
-//! at one go, up to a third of a millisecond late, rather than wake up for each.
+//! at one go, up to 0.35 ms late, rather than wake up for each.
 #![forbid(unsafe_code)]
 
 mod interval;

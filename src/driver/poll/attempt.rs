@@ -108,9 +108,6 @@ fn attempt_other(op: &mut Op<'_>, started: &Cell<bool>) -> Outcome {
         Op::Read { fd, buf, offset, nowait: true, .. } => {
             Done(file::read_nowait(*fd, buf, at(*offset)))
         }
-        Op::ReadUninit { fd, buf, offset, nowait: true, .. } => {
-            Done(file::read_uninit_nowait(*fd, buf, at(*offset)))
-        }
         Op::Read { fd, buf, offset, .. } => stream(*fd, IN, |call| match call {
             Call::NoWait => file::read_nowait(*fd, buf, at(*offset)),
             Call::Socket(flags) if at(*offset).is_none() => socket::recv(*fd, buf, flags),

@@ -1,6 +1,6 @@
 //! An op to a submission entry: one match, and nothing else in the crate fills an entry.
 
-use crate::op::{IOV_MAX, MAX_TRANSFER, Op};
+use crate::op::{IOV_MAX, MAX_TRANSFER, Op, Start};
 use io_uring::{opcode, squeue, types};
 use std::io::IsTerminal;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -53,8 +53,10 @@ pub(super) fn encode(op: &mut Op<'_>) -> squeue::Entry {
             let waits = habit.is_none() && f.is_terminal();
             if waits { entry.flags(squeue::Flags::ASYNC) } else { entry }
         }
-        Op::ReadUninit { fd, buf, offset, nowait, .. } => {
-            read(fd, buf.as_mut_ptr().cast(), buf.len(), *offset, *nowait)
+        Op::ReadUninit { fd: f, buf, offset, .. } => {
+            opcode::Read::new(fd(f), buf.as_mut_ptr().cast(), len(buf.len()))
+                .offset(*offset)
+                .build()
         }
         Op::ReadVectored { fd: f, bufs, offset } => {
             opcode::Readv::new(fd(f), bufs.as_ptr(), bufs.len() as u32).offset(*offset).build()
@@ -89,9 +91,9 @@ pub(super) fn encode(op: &mut Op<'_>) -> squeue::Entry {
                 .flags(*flags | libc::MSG_NOSIGNAL)
                 .build()
         }
-        Op::Recv { fd: f, buf, flags, poll_first, .. } => {
+        Op::Recv { fd: f, buf, flags, start, .. } => {
             opcode::Recv::new(fd(f), buf.as_mut_ptr(), len(buf.len()))
-                .ioprio(if *poll_first { POLL_FIRST } else { 0 })
+                .ioprio(if *start == Start::WhenReady { POLL_FIRST } else { 0 })
                 .flags(*flags)
                 .build()
         }
@@ -142,9 +144,9 @@ pub(super) fn encode(op: &mut Op<'_>) -> squeue::Entry {
 
 /// The entry that performs `op` after its descriptor has been waited for.
 pub(super) fn encode_again(op: &mut Op<'_>) -> squeue::Entry {
-    if let Op::Recv { poll_first, .. } = op {
+    if let Op::Recv { start, .. } = op {
         // A kernel that does not wait on descriptors in non-blocking mode would refuse for ever.
-        *poll_first = false;
+        *start = Start::Now;
     }
     encode(op)
 }
@@ -153,7 +155,7 @@ pub(super) fn encode_again(op: &mut Op<'_>) -> squeue::Entry {
 /// for.
 pub(super) fn poll(op: &Op<'_>) -> Option<squeue::Entry> {
     let (f, events) = match op {
-        Op::Read { nowait: true, .. } | Op::ReadUninit { nowait: true, .. } => return None,
+        Op::Read { nowait: true, .. } => return None,
         Op::Read { fd, .. } | Op::ReadUninit { fd, .. } | Op::ReadVectored { fd, .. } => {
             (fd, libc::POLLIN)
         }

@@ -10,12 +10,12 @@
 //! `user_data` is the address of the [`Pending`](crate::coro::Pending), or the number of a
 //! descriptor that is being closed, with one of the `TAG_`s in its low three bits.
 
-use super::{Caps, LAST_CLOSES, MAX_ENTRIES, SleepWord, Wait, WakeMethod, Waker};
+use super::{Caps, LAST_CLOSES, MAX_ENTRIES, SleepWord, Wait, WakeMethod, Waker, lower};
 use crate::arch::prefetch;
 use crate::coro::pending::PendingList;
 use crate::coro::{FiberList, PendingPtr};
-use crate::op::{Op, perform};
-use io_uring::{opcode, squeue, types};
+use crate::op::{Op, Start, perform};
+use io_uring::{cqueue, opcode, squeue, types};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::sync::Arc;
@@ -75,6 +75,10 @@ pub(crate) struct Uring {
     cancel_all_due: bool,
     /// The last turn left deferred completions for this one.
     put_off: bool,
+    /// The last turn has left deferred completions behind, in whatever way.
+    behind: bool,
+    /// Counts turns; one that waits counts as a second one from there on.
+    turns: u32,
 }
 
 impl Uring {
@@ -96,6 +100,8 @@ impl Uring {
             ending: false,
             cancel_all_due: false,
             put_off: false,
+            behind: false,
+            turns: 0,
         })
     }
 
@@ -139,6 +145,16 @@ impl Uring {
                 unsafe { self.push(entry.user_data(user_data), ready) }
             }
             op => {
+                if let Op::Recv { start, turn, .. } = op {
+                    *turn = self.turns;
+                    if self.behind && *start == Start::InTurn {
+                        // What it would find at once it would have before all those that the
+                        // kernel has something for, and who wait until it is let loose on that: a
+                        // few connections whose other ends are quick would be served again and
+                        // again.
+                        *start = Start::WhenReady;
+                    }
+                }
                 let entry = encode::encode(op);
                 // SAFETY: as above.
                 unsafe { self.push(entry.user_data(user_data), ready) }
@@ -193,6 +209,8 @@ impl Uring {
                     Some(entry) => unsafe { self.push(entry, ready) },
                     None => true,
                 };
+                // What comes after the wait was not there at once.
+                self.turns = self.turns.wrapping_add(1);
                 if armed {
                     self.arm.set_armed();
                     self.ring.submit_and_wait(timeout);
@@ -217,6 +235,8 @@ impl Uring {
             }
         }
         self.put_off = !looked;
+        self.behind = self.ring.has_deferred();
+        self.turns = self.turns.wrapping_add(1);
     }
 
     /// Hands over what is queued, without waiting. Returns whether deferred completions were run,
@@ -271,7 +291,7 @@ impl Uring {
     #[inline]
     fn reap(&mut self, ready: &FiberList) -> usize {
         let mut count = 0;
-        let mut batch = [(0, 0, false); BATCH];
+        let mut batch = [(0, 0, 0); BATCH];
         loop {
             let taken = self.ring.next_completions(&mut batch);
             if taken == 0 {
@@ -279,8 +299,8 @@ impl Uring {
             }
             count += taken;
             fetch_ahead(&batch[..taken]);
-            for &(user_data, result, more) in &batch[..taken] {
-                self.completed(user_data, result, more, ready);
+            for &(user_data, result, flags) in &batch[..taken] {
+                self.completed(user_data, result, flags, ready);
             }
         }
         if count != 0 {
@@ -290,13 +310,13 @@ impl Uring {
     }
 
     #[inline]
-    fn completed(&mut self, user_data: u64, result: i32, more: bool, ready: &FiberList) {
+    fn completed(&mut self, user_data: u64, result: i32, flags: u32, ready: &FiberList) {
         match user_data & TAGS {
             TAG_OP => {
                 // SAFETY: we sent it, and the op is not complete before all that is owed to it has
                 // come: this completion is one of them.
                 let op = unsafe { PendingPtr::from_user_data(user_data & !TAGS) };
-                self.op_completed(op, result, ready);
+                self.op_completed(op, result, flags, ready);
             }
             TAG_CANCEL => {
                 // SAFETY: as above.
@@ -310,20 +330,25 @@ impl Uring {
             TAG_MANY => {
                 // SAFETY: as above.
                 let op = unsafe { PendingPtr::from_user_data(user_data & !TAGS) };
-                self.one_of_many(op, result, more, ready);
+                self.one_of_many(op, result, cqueue::more(flags), ready);
             }
             _ => {}
         }
     }
 
     #[inline]
-    fn op_completed(&mut self, op: PendingPtr, result: i32, ready: &FiberList) {
+    fn op_completed(&mut self, op: PendingPtr, result: i32, flags: u32, ready: &FiberList) {
         let done = op.pay();
         if result == -libc::EAGAIN || op.polling().get() {
             return self.not_ready(op, result, done, ready);
         }
         let result = if result == -libc::ECANCELED { self.taken_back(op) } else { result };
         op.set_outcome(result);
+        if result > 0 {
+            // SAFETY: the op is still ours, and the reference does not leave this line.
+            let op = unsafe { op.op() };
+            lower::received(op, result, cqueue::sock_nonempty(flags), self.turns);
+        }
         if done {
             self.complete(op, ready);
         }

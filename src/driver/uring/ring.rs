@@ -12,8 +12,8 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::ptr::NonNull;
 use std::time::Duration;
 
-/// A completion: `user_data`, result, and whether the same entry will have others.
-pub(super) type Completion = (u64, i32, bool);
+/// A completion: `user_data`, result, flags.
+pub(super) type Completion = (u64, i32, u32);
 
 /// See the module's head. Used by one thread only.
 pub(super) struct Ring {
@@ -131,7 +131,7 @@ impl Ring {
         let mut count = 0;
         for place in batch {
             let Some(entry) = self.next_entry() else { break };
-            *place = (entry.user_data(), entry.result(), cqueue::more(entry.flags()));
+            *place = (entry.user_data(), entry.result(), entry.flags());
             count += 1;
         }
         count

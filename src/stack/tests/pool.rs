@@ -4,6 +4,7 @@ use super::super::guard::Method;
 use super::super::pool::MAGAZINE;
 use super::super::{Cache, Pool, Stack, TRIM_QUIET, slab};
 use super::{assert_killed, assert_passed, child, pool, pool_with, resident, touch};
+use std::collections::HashSet;
 use std::io;
 use std::time::Instant;
 
@@ -52,6 +53,35 @@ fn the_stack_freed_last_is_used_first() {
         assert_eq!(stack.slot(), slot);
         std::mem::forget(stack);
     }
+}
+
+/// Once many have been taken, each stack is named a few spawns before its turn; one that has just
+/// been used never is.
+#[test]
+fn a_cold_stack_is_named_before_its_turn() {
+    let pool = pool(16 << 10);
+    let mut cache = Cache::new(pool);
+    let take = |cache: &mut Cache, named: &mut Vec<*mut u8>| {
+        let stack = cache.alloc().unwrap();
+        assert_ne!(cache.next_cold().inspect(|&top| named.push(top)), Some(stack.top()));
+        stack
+    };
+    let mut named = Vec::new();
+    let mut stacks: Vec<Stack> = (0..16).map(|_| take(&mut cache, &mut named)).collect();
+    assert_eq!(named, []);
+    stacks.extend((0..20 * MAGAZINE).map(|_| take(&mut cache, &mut named)));
+    let once: HashSet<*mut u8> = named.iter().copied().collect();
+    assert!(once.len() == named.len() && named.len() > 10 * MAGAZINE, "{}", named.len());
+    let taken: HashSet<*mut u8> = stacks.iter().map(Stack::top).collect();
+    assert!(once.difference(&taken).count() < MAGAZINE, "those that come soon");
+    // Back and forth between hot ones.
+    let before = named.len();
+    for _ in 0..1000 {
+        (0..16).for_each(|_| cache.free(stacks.pop().unwrap()));
+        stacks.extend((0..16).map(|_| take(&mut cache, &mut named)));
+    }
+    assert_eq!(named.len(), before);
+    stacks.into_iter().for_each(|stack| cache.free(stack));
 }
 
 #[test]
