@@ -41,6 +41,9 @@ use std::os::fd::BorrowedFd;
 pub(crate) enum Route {
     /// Through the driver.
     Driver,
+    /// Through the driver, which waits for readiness only: what [`is_stored`] goes to the blocking
+    /// pool instead, and the driver may hand the op back.
+    Readiness,
     /// As a system call on the spot: it cannot wait, and the ring would answer differently.
     Now,
     /// As a system call on the blocking pool: this kernel's ring cannot do it.
@@ -54,8 +57,9 @@ pub(crate) fn route(op: &Op<'_>, caps: &Caps) -> Route {
         // A system call looks at what the descriptor is first: reading nothing from a directory,
         // say, is an error.
         Op::Read { buf: [], .. } => Route::Now,
-        _ if caps.supports(op) => Route::Driver,
-        _ => Route::Pool,
+        _ if !caps.supports(op) => Route::Pool,
+        _ if caps.readiness_only() => Route::Readiness,
+        _ => Route::Driver,
     }
 }
 
