@@ -577,6 +577,34 @@ fn others_print_while_a_copy_waits() {
     }
 }
 
+/// Two copies are told of the same bytes, and one of them comes too late: it waits for the next ones
+/// without the lock of the output, which who feeds them needs.
+#[test]
+fn a_copy_that_comes_too_late_keeps_no_lock() {
+    for driver in DRIVERS {
+        let mut command = program("a_copy_that_comes_too_late_keeps_no_lock", driver, || {
+            runtime(1).run(|| {
+                let (reader, mut writer) = io::pipe().unwrap();
+                let copiers = [reader.try_clone().unwrap(), reader].map(|mut reader| {
+                    ramie::spawn(move || io::copy(&mut reader, &mut io::stdout()).unwrap())
+                });
+                for _ in 0..50 {
+                    ramie::print!("p");
+                    write!(writer, "c").unwrap();
+                    while ramie::unblock(|| bytes_in(&writer)) != 0 {
+                        ramie::yield_now();
+                    }
+                }
+                drop(writer);
+                assert_eq!(copiers.map(|copier| copier.join().unwrap()).iter().sum::<u64>(), 50);
+            });
+        });
+        let (out, _) = ends_well(command.spawn().unwrap());
+        let count = |c| out.matches(c).count();
+        assert_eq!((count("p"), count("c"), out.len()), (50, 50, 100));
+    }
+}
+
 /// How many bytes wait in a pipe.
 fn bytes_in(pipe: &impl AsRawFd) -> i32 {
     let mut bytes = 0;

@@ -182,12 +182,15 @@ impl Way {
                     if last {
                         wait(from, *kind, libc::POLLIN)?;
                     }
-                    sink.alone(&mut || splice(from, to, limit.min(room(to, *target))))
+                    // Who comes too late must not wait with the lock of a sink, which those who
+                    // feed the source may need.
+                    let late = if sink.is_shared() { libc::SPLICE_F_NONBLOCK } else { 0 };
+                    sink.alone(&mut || splice(from, to, limit.min(room(to, *target)), late))
                 })
             }
             Way::Through(reader, writer, room) => {
                 let len = limit.min(*room);
-                let taken = match source.alone(&mut || splice(from, writer.as_fd(), len))? {
+                let taken = match source.alone(&mut || splice(from, writer.as_fd(), len, 0))? {
                     Step::Bytes(taken) => taken,
                     step => return Ok(step),
                 };
@@ -228,8 +231,9 @@ fn room(to: BorrowedFd<'_>, kind: Kind) -> u64 {
     }
 }
 
-fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, len: u64) -> io::Result<Step> {
-    judge(submit(Op::Splice { from, to, len: len as u32, flags: libc::SPLICE_F_MOVE }))
+fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, len: u64, flags: u32) -> io::Result<Step> {
+    let flags = libc::SPLICE_F_MOVE | flags;
+    judge(submit(Op::Splice { from, to, len: len as u32, flags }))
 }
 
 /// Moves `left` bytes out of a pipe into a socket. Says how many remain, which is none if it works.
@@ -242,8 +246,9 @@ fn pour(
 ) -> (u64, io::Result<Step>) {
     let all = left;
     while left != 0 {
-        let step = wait(to, Kind::Socket, libc::POLLOUT)
-            .and_then(|()| sink.alone(&mut || splice(pipe, to, left.min(room(to, Kind::Socket)))));
+        let step = wait(to, Kind::Socket, libc::POLLOUT).and_then(|()| {
+            sink.alone(&mut || splice(pipe, to, left.min(room(to, Kind::Socket)), 0))
+        });
         match step {
             Ok(Step::Bytes(n)) => {
                 left -= n;
