@@ -404,10 +404,20 @@ fn long_text() -> String {
     (0..40_000).map(|n| format!("line {n}\n")).collect()
 }
 
-/// What the child prints when its output is a pipe, a file and a socket, if it ends well.
-fn to_each_kind(folder: &TempDir, mut command: impl FnMut() -> Command) -> [String; 3] {
+/// A folder with that text in a file.
+fn folder(name: &str) -> TempDir {
+    let folder = TempDir::new();
+    std::fs::write(folder.path().join(name), long_text()).unwrap();
+    folder
+}
+
+/// What the child prints when its output is a pipe, a file and a socket, if it ends well. The text
+/// is in its folder.
+fn to_each_kind(mut command: impl FnMut() -> Command) -> [String; 3] {
+    let mut first = command(); // the child goes no further, and makes no folder
+    let folder = folder("text");
     let folder = folder.path();
-    let by_pipe = command().env(FOLDER, folder).output().unwrap();
+    let by_pipe = first.env(FOLDER, folder).output().unwrap();
     assert!(by_pipe.status.success(), "{}", String::from_utf8_lossy(&by_pipe.stderr));
     let path = folder.join("printed");
     let file = File::create(&path).unwrap();
@@ -441,8 +451,6 @@ fn copies_to_the_output() {
         drop(lock);
         io::copy(&mut from().take(3), &mut io::stdout()).unwrap();
     };
-    let folder = TempDir::new();
-    std::fs::write(folder.path().join("text"), long_text()).unwrap();
     for driver in DRIVERS {
         let command = || {
             program("copies_to_the_output", driver, || {
@@ -452,7 +460,7 @@ fn copies_to_the_output() {
         };
         let text = long_text();
         let once = format!("<{text}><{}><first {text}>{}", &text[..200_001], &text[..3]);
-        for printed in to_each_kind(&folder, command) {
+        for printed in to_each_kind(command) {
             assert!(printed == once.repeat(2));
         }
     }
@@ -497,11 +505,10 @@ fn copies_from_the_input() {
             let work = move || if how & 2 != 0 { cat(locked) } else { to_file(locked) };
             if how & 4 != 0 { work() } else { runtime(1).run(work) }
         };
-        let folder = TempDir::new();
-        std::fs::write(folder.path().join("in"), &text).unwrap();
         let mut outputs = Vec::new();
         for kind in 0..3 {
             let mut command = program("copies_from_the_input", driver, body);
+            let folder = folder("in");
             command.env(FOLDER, folder.path()).env("RAMIE_STDIO_HOW", how.to_string());
             let (here, there) = std::os::unix::net::UnixStream::pair().unwrap();
             match kind {

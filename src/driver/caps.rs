@@ -64,8 +64,8 @@ impl Caps {
 
     /// Whether what cannot be waited for, such as a file, has to go to the blocking pool; and the
     /// driver may hand other ops back, too.
-    #[inline]
-    pub(crate) fn readiness_only(&self) -> bool {
+    #[inline(always)]
+    pub(super) fn readiness_only(&self) -> bool {
         self.readiness_only
     }
 
@@ -112,6 +112,11 @@ impl Caps {
     #[inline]
     pub(crate) fn polls_first(&self) -> bool {
         self.readiness_only || self.has(opcode::Socket::CODE)
+    }
+
+    /// Whether a `Connect` only suspends with a socket that is in non-blocking mode.
+    pub(crate) fn connects_in_haste(&self) -> bool {
+        self.readiness_only
     }
 
     #[inline]

@@ -29,7 +29,7 @@
 use super::Caps;
 use super::dirs::{Dirs, Place};
 use crate::op::perform::{at, perform};
-use crate::op::{Habit, Op, Start, Way};
+use crate::op::{Habit, Op, Way};
 use crate::sys::{file, socket};
 use std::cell::Cell;
 use std::ffi::CStr;
@@ -41,6 +41,9 @@ use std::os::fd::BorrowedFd;
 pub(crate) enum Route {
     /// Through the driver.
     Driver,
+    /// Through the driver, which waits for readiness only: what [`is_stored`] goes to the blocking
+    /// pool instead, and the driver may hand the op back.
+    Readiness,
     /// As a system call on the spot: it cannot wait, and the ring would answer differently.
     Now,
     /// As a system call on the blocking pool: this kernel's ring cannot do it.
@@ -54,8 +57,9 @@ pub(crate) fn route(op: &Op<'_>, caps: &Caps) -> Route {
         // A system call looks at what the descriptor is first: reading nothing from a directory,
         // say, is an error.
         Op::Read { buf: [], .. } => Route::Now,
-        _ if caps.supports(op) => Route::Driver,
-        _ => Route::Pool,
+        _ if !caps.supports(op) => Route::Pool,
+        _ if caps.readiness_only() => Route::Readiness,
+        _ => Route::Driver,
     }
 }
 
@@ -287,14 +291,13 @@ fn transfer(op: &mut Op<'_>, inline: &Inline) -> Attempt {
 /// by now: then to wait for it is what costs.
 #[inline(always)]
 pub(crate) fn prepare(op: &mut Op<'_>, polls_first: bool) {
-    if let Op::Recv { buf, flags, habit: Some(habit), start, .. } = op
+    if let Op::Recv { buf, flags, habit: Some(habit), poll_first, .. } = op
         && *flags & libc::MSG_DONTWAIT == 0
         && !buf.is_empty()
         && polls_first
     {
-        let likely_empty = habit.reads() == Way::Ring;
-        *start = if likely_empty { Start::WhenReady } else { Start::InTurn };
-        if likely_empty {
+        *poll_first = habit.reads() == Way::Ring;
+        if *poll_first {
             habit.set_reads(Way::Try); // unless the answer says otherwise
         }
     }
@@ -469,9 +472,9 @@ mod tests {
     use super::*;
     use std::os::fd::AsFd;
 
-    /// When a receive starts that follows one with this much room, so much received, in the turn in
-    /// which it began or later.
-    fn next(room: usize, got: i32, tells: bool, nonempty: bool, at_once: bool) -> Start {
+    /// Whether a receive waits first that follows one with this much room, so much received, in
+    /// the turn in which it began or later.
+    fn next(room: usize, got: i32, tells: bool, nonempty: bool, at_once: bool) -> bool {
         let (socket, _other) = std::os::unix::net::UnixStream::pair().unwrap();
         let habit = Habit::new();
         let mut buf = vec![0; room];
@@ -481,35 +484,35 @@ mod tests {
             flags: 0,
             habit: Some(&habit),
             tells,
-            start: Start::Now,
+            poll_first: false,
             turn: 7,
             tried: false,
         };
         prepare(&mut op, true);
-        assert!(matches!(op, Op::Recv { start: Start::InTurn, .. }), "nothing is known yet");
+        assert!(matches!(op, Op::Recv { poll_first: false, .. }), "nothing is known yet");
         received(&op, got, nonempty, if at_once { 7 } else { 8 });
         prepare(&mut op, true);
-        let Op::Recv { start, .. } = op else { unreachable!() };
-        start
+        let Op::Recv { poll_first, .. } = op else { unreachable!() };
+        poll_first
     }
 
     #[test]
     fn a_stream_that_was_read_empty_is_waited_for() {
-        assert_eq!(next(64, 10, false, false, false), Start::WhenReady);
-        assert_eq!(next(64, 10, true, false, false), Start::WhenReady);
-        assert_eq!(next(64, 64, true, false, false), Start::WhenReady);
+        assert!(next(64, 10, false, false, false));
+        assert!(next(64, 10, true, false, false));
+        assert!(next(64, 64, true, false, false));
     }
 
     #[test]
     fn what_may_have_more_is_read_at_once() {
-        assert_eq!(next(64, 64, true, true, false), Start::InTurn);
-        assert_eq!(next(64, 64, false, false, false), Start::InTurn, "of a Unix socket");
+        assert!(!next(64, 64, true, true, false));
+        assert!(!next(64, 64, false, false, false), "of a Unix socket");
     }
 
     #[test]
     fn a_quick_other_end_is_not_waited_for() {
-        assert_eq!(next(64, 10, true, false, true), Start::InTurn);
-        assert_eq!(next(64, 64, true, false, true), Start::InTurn);
+        assert!(!next(64, 10, true, false, true));
+        assert!(!next(64, 64, true, false, true));
     }
 
     #[test]
@@ -524,12 +527,12 @@ mod tests {
                 flags,
                 habit: Some(&habit),
                 tells: true,
-                start: Start::Now,
+                poll_first: false,
                 turn: 0,
                 tried: false,
             };
             prepare(&mut op, true);
-            assert!(matches!(op, Op::Recv { start: Start::Now, .. }));
+            assert!(matches!(op, Op::Recv { poll_first: false, .. }));
         }
     }
 }

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use super::Interest;
-use crate::op::{AT_POSITION, MAX_TRANSFER, Op, Start};
+use crate::op::{AT_POSITION, MAX_TRANSFER, Op};
 use crate::sched::batch::{self, Nothing, with_batch};
 use crate::sys::clock;
 
@@ -130,7 +130,7 @@ impl<'env> Batch<'_, 'env> {
             flags: 0,
             habit: None,
             tells: false,
-            start: Start::Now,
+            poll_first: false,
             turn: 0,
             tried: false,
         })

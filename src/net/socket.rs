@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::line::{Entered, Expecting, Line, Pace};
 use crate::op::decode::decode;
 use crate::op::perform::perform;
-use crate::op::{self, Habit, IOV_MAX, MAX_TRANSFER, Op, Start};
+use crate::op::{self, Habit, IOV_MAX, MAX_TRANSFER, Op};
 use crate::sched::batch::at_once;
 use crate::sched::{Detach, accepting_pass, connects_in_haste, current, perform_fd};
 use crate::sched::{submit_fd_within, submit_within};
@@ -160,7 +160,7 @@ impl<S: Into<OwnedFd> + AsFd> Socket<S> {
         let (fd, flags, len) = (self.as_fd(), self.flags(flags), buf.len().min(MAX_TRANSFER));
         let buf = &mut buf[..len];
         let op =
-            Op::Recv { fd, buf, flags, habit, tells, start: Start::Now, turn: 0, tried: false };
+            Op::Recv { fd, buf, flags, habit, tells, poll_first: false, turn: 0, tried: false };
         self.receive_by(op, flags)
     }
 

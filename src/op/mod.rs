@@ -35,17 +35,6 @@ pub(crate) const AT_POSITION: u64 = u64::MAX;
 /// What Linux transfers at most in one call; a longer buffer may be passed and is not filled.
 pub(crate) const MAX_TRANSFER: usize = 0x7fff_f000;
 
-/// When a receive makes its first attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Start {
-    /// At once.
-    Now,
-    /// At once, unless others have waited longer: then as `WhenReady`, at the end of their line.
-    InTurn,
-    /// When something is there.
-    WhenReady,
-}
-
 /// One operation, borrowing its buffers, paths and descriptors from the fiber that submits it.
 #[derive(Debug)]
 pub(crate) enum Op<'a> {
@@ -109,8 +98,8 @@ pub(crate) enum Op<'a> {
         habit: Option<&'a Habit>,
         /// The kernel says with each answer whether that was all there was. (Of TCP.)
         tells: bool,
-        /// For drivers: when to make the first attempt.
-        start: Start,
+        /// For drivers: likely to be empty; wait for it before the first attempt.
+        poll_first: bool,
         /// The ring's: in which of its turns that was.
         turn: u32,
         /// As for `Send`.

@@ -115,13 +115,10 @@ pub(crate) fn with_batch<'env, T>(f: impl FnOnce(&mut Batch<'env>) -> T) -> T {
 /// which nothing can call back, waits then.
 pub(crate) fn at_once(mut op: Op<'_>) -> Done<'_> {
     // In a `no_suspend` section a ring can be entered, too, and nothing else comes back at once.
-    let rings = |worker: &Worker| {
-        let caps = worker.caps();
-        current::must_not_suspend()
-            && !caps.readiness_only()
-            && lower::route(&op, caps) == Route::Driver
-    };
-    let found = current::fiber().filter(|(worker, _)| current::can_suspend() || rings(worker));
+    let route = |worker: &Worker| lower::route(&op, worker.caps());
+    let found = current::fiber().map(|(worker, _)| route(worker)).filter(|route| {
+        current::can_suspend() || (current::must_not_suspend() && *route == Route::Driver)
+    });
     let mut done = with_batch(|batch| {
         let key = batch.new_key();
         match found {
@@ -129,7 +126,7 @@ pub(crate) fn at_once(mut op: Op<'_>) -> Done<'_> {
                 let result = perform::perform(&mut op);
                 batch.finished(key, result, op, None);
             }
-            Some((worker, _)) if worker.caps().readiness_only() => {
+            Some(Route::Readiness) => {
                 let result = waiting(|| driver::perform_ready(&mut op));
                 batch.finished(key, result.unwrap_or(-libc::EAGAIN), op, None);
             }
@@ -217,14 +214,10 @@ impl<'env> Batch<'env> {
         };
         let result = match lower::route(&op, worker.caps()) {
             _ if worker.is_draining() => -libc::ECANCELED,
-            Route::Driver if worker.caps().readiness_only() && lower::is_stored(&op) => {
-                blocking(|| perform::perform(&mut op))
-            }
+            Route::Readiness if lower::is_stored(&op) => blocking(|| perform::perform(&mut op)),
             // It fails at once, but nothing would ever call it ready.
-            Route::Driver if worker.caps().readiness_only() && !may_wait(&op) => {
-                perform::perform(&mut op)
-            }
-            Route::Driver => {
+            Route::Readiness if !may_wait(&op) => perform::perform(&mut op),
+            Route::Driver | Route::Readiness => {
                 self.hand_over(key, op, addr);
                 return key;
             }

@@ -69,14 +69,13 @@ pub(crate) fn submit_here<'a>(op: impl FnOnce() -> Op<'a>) -> io::Result<u32> {
         return submit_on_thread(op());
     };
     let mut pending = Pending::new(op(), fiber);
-    match lower::route(pending.op(), worker.caps()) {
-        Route::Driver => {}
+    let route = match lower::route(pending.op(), worker.caps()) {
         Route::Now => return submit_now(pending.into_op()),
         Route::Pool => return submit_to_pool(pending.into_op()),
-    }
+        route => route,
+    };
     // Now: the worker may not be kept over a suspension.
     let polls_first = worker.caps().polls_first();
-    let readiness_only = worker.caps().readiness_only();
     let mut done = 0;
     if lower::may_attempt(pending.op(), worker.inline()) {
         match attempt(worker, fiber, &mut pending) {
@@ -89,10 +88,9 @@ pub(crate) fn submit_here<'a>(op: impl FnOnce() -> Op<'a>) -> io::Result<u32> {
         habit.set_ringed();
     }
     lower::prepare(pending.op(), polls_first);
-    let result = if readiness_only {
-        with_threads(fiber, &mut pending)
-    } else {
-        through_driver(fiber, &pending)
+    let result = match route {
+        Route::Readiness => with_threads(fiber, &mut pending),
+        _ => through_driver(fiber, &pending),
     };
     if done != 0 {
         // What has been read is the answer. An error, or the report of a cancel request, is for the
@@ -410,7 +408,7 @@ pub(crate) fn haste() -> Haste {
 
 /// Whether a `Connect` submitted here only suspends with a socket that is in non-blocking mode.
 pub(crate) fn connects_in_haste() -> bool {
-    current::suspendable().is_some_and(|(worker, _)| worker.caps().readiness_only())
+    current::suspendable().is_some_and(|(worker, _)| worker.caps().connects_in_haste())
 }
 
 /// The current pass of the worker that the calling fiber runs on, if an `AcceptLine` submitted here

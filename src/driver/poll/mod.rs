@@ -23,7 +23,7 @@
 use super::{Caps, LAST_CLOSES, TO_POOL, TO_WAITERS, Wait, Waker};
 use crate::coro::pending::PendingList;
 use crate::coro::{FiberList, PendingPtr};
-use crate::op::{Kept, Op, Start};
+use crate::op::{Kept, Op};
 use crate::sys::epoll::{Epoll, Event};
 use crate::sys::{clock, ring, socket};
 use std::io;
@@ -512,7 +512,7 @@ fn first_step(op: &mut Op<'_>) -> (Origin, First) {
             *tried = false;
             (fd.as_raw_fd(), First::Tried(libc::EPOLLOUT as u32))
         }
-        Op::Recv { fd, start: Start::WhenReady, .. } => {
+        Op::Recv { fd, poll_first: true, .. } => {
             (fd.as_raw_fd(), First::Wait(libc::EPOLLIN as u32))
         }
         op => (descriptor(op), First::Try),

@@ -1,6 +1,6 @@
 //! An op to a submission entry: one match, and nothing else in the crate fills an entry.
 
-use crate::op::{IOV_MAX, MAX_TRANSFER, Op, Start};
+use crate::op::{IOV_MAX, MAX_TRANSFER, Op};
 use io_uring::{opcode, squeue, types};
 use std::io::IsTerminal;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -91,9 +91,9 @@ pub(super) fn encode(op: &mut Op<'_>) -> squeue::Entry {
                 .flags(*flags | libc::MSG_NOSIGNAL)
                 .build()
         }
-        Op::Recv { fd: f, buf, flags, start, .. } => {
+        Op::Recv { fd: f, buf, flags, poll_first, .. } => {
             opcode::Recv::new(fd(f), buf.as_mut_ptr(), len(buf.len()))
-                .ioprio(if *start == Start::WhenReady { POLL_FIRST } else { 0 })
+                .ioprio(if *poll_first { POLL_FIRST } else { 0 })
                 .flags(*flags)
                 .build()
         }
@@ -144,9 +144,9 @@ pub(super) fn encode(op: &mut Op<'_>) -> squeue::Entry {
 
 /// The entry that performs `op` after its descriptor has been waited for.
 pub(super) fn encode_again(op: &mut Op<'_>) -> squeue::Entry {
-    if let Op::Recv { start, .. } = op {
+    if let Op::Recv { poll_first, .. } = op {
         // A kernel that does not wait on descriptors in non-blocking mode would refuse for ever.
-        *start = Start::Now;
+        *poll_first = false;
     }
     encode(op)
 }

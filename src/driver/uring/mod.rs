@@ -14,7 +14,7 @@ use super::{Caps, LAST_CLOSES, MAX_ENTRIES, SleepWord, Wait, WakeMethod, Waker, 
 use crate::arch::prefetch;
 use crate::coro::pending::PendingList;
 use crate::coro::{FiberList, PendingPtr};
-use crate::op::{Op, Start, perform};
+use crate::op::{Op, perform};
 use io_uring::{cqueue, opcode, squeue, types};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
@@ -75,8 +75,6 @@ pub(crate) struct Uring {
     cancel_all_due: bool,
     /// The last turn left deferred completions for this one.
     put_off: bool,
-    /// The last turn has left deferred completions behind, in whatever way.
-    behind: bool,
     /// Counts turns; one that waits counts as a second one from there on.
     turns: u32,
 }
@@ -100,7 +98,6 @@ impl Uring {
             ending: false,
             cancel_all_due: false,
             put_off: false,
-            behind: false,
             turns: 0,
         })
     }
@@ -145,15 +142,8 @@ impl Uring {
                 unsafe { self.push(entry.user_data(user_data), ready) }
             }
             op => {
-                if let Op::Recv { start, turn, .. } = op {
+                if let Op::Recv { turn, .. } = op {
                     *turn = self.turns;
-                    if self.behind && *start == Start::InTurn {
-                        // What it would find at once it would have before all those that the
-                        // kernel has something for, and who wait until it is let loose on that: a
-                        // few connections whose other ends are quick would be served again and
-                        // again.
-                        *start = Start::WhenReady;
-                    }
                 }
                 let entry = encode::encode(op);
                 // SAFETY: as above.
@@ -235,7 +225,6 @@ impl Uring {
             }
         }
         self.put_off = !looked;
-        self.behind = self.ring.has_deferred();
         self.turns = self.turns.wrapping_add(1);
     }
 
