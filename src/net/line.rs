@@ -14,32 +14,33 @@
 //! The lock is held across the taking, for a turn of the worker. Others wait that long, without
 //! standing in line for the lock: if they went past it into the kernel, they would wait there while
 //! connections are kept here. But if the holder has been left behind by the end of its runtime, it
-//! keeps the lock, and nothing else: others then go past it, and no line is taken any more. A
-//! thread does not wait for ever in any case, and a worker's thread that cannot suspend not at all,
-//! as the holder may be a fiber of its own.
+//! keeps the lock, and nothing else: others then go past it, and no line is taken any more. Nobody
+//! waits for ever in any case, since the holder's worker may be one that nobody runs for the time
+//! being (worker 0, outside of `Runtime::run`); and a worker's thread that cannot suspend does not
+//! wait at all, as the holder may be a fiber of its own.
 
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{self, OnceLock};
 use std::time::Duration;
 
-use crate::cancel::{is_cancelled, shield};
+use crate::cancel::{is_cancelled, is_requested, shield};
 use crate::op::Op;
 use crate::sched::lost::Home;
 use crate::sched::{blocks_thread, blocks_worker, current, submit};
 use crate::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use crate::sys::file;
-use crate::sys::socket::{longest_line, poll_many};
+use crate::sys::socket::{longest_line, poll_many, poll_now};
 use crate::time::sleep;
 use crate::yield_now;
 
-/// How long a thread looks at the listener before it looks at the lock again.
+/// How long to look at the listener before the next look at the lock.
 const LOOK: Duration = Duration::from_millis(1);
 /// How often a fiber lets others run before it sleeps between its looks at the lock.
 const YIELDS: u32 = 8;
-/// How long it does not look at the listener at all, and how often: a second together.
+/// For how long nobody looks at the listener at all, and how often: a second together.
 const PAUSE: Duration = Duration::from_micros(100);
 const PAUSES: u32 = 10_000;
 /// Attempts left out after lines that were empty in a row: 1, 3, 7 at most.
@@ -52,6 +53,8 @@ pub(super) struct Line {
     ahead: Mutex<VecDeque<OwnedFd>>,
     /// Whose fiber takes the line, with the lock.
     taker: sync::Mutex<Option<Home>>,
+    /// Somebody has waited that second in vain for the one who takes it: no need to do so again.
+    overdue: AtomicBool,
     /// How many connections it may have at most, once somebody has asked.
     longest: OnceLock<u64>,
     /// Those who wait in the kernel.
@@ -174,6 +177,7 @@ impl Line {
 
     fn set_taker(&self, home: Option<Home>) {
         *self.taker.lock().unwrap_or_else(PoisonError::into_inner) = home;
+        self.overdue.store(false, Relaxed);
     }
 
     /// Whether the lock is held for ever. The holder cannot give it up while it is asked about.
@@ -182,12 +186,19 @@ impl Line {
         taker.is_some_and(Home::is_gone)
     }
 
-    /// `None` for who is to accept without regard to the lock: its holder is lost; or, on a thread,
-    /// there is a connection. And in a `no_suspend` section, where nobody is waited for: who has
-    /// the lock takes what there is.
+    /// `None` for who is to accept without regard to the lock: its holder is lost; or is long in
+    /// taking the line, and there is a connection; or the caller's end is asked for. And in a
+    /// `no_suspend` section, where nobody is waited for: who has the lock takes what there is.
     fn lock(&self, listener: BorrowedFd<'_>) -> Option<MutexGuard<'_, VecDeque<OwnedFd>>> {
         let mut yields = 0..YIELDS;
-        let mut pauses = 0..PAUSES;
+        let mut pauses = 0..if self.overdue.load(Relaxed) { 0 } else { PAUSES };
+        let mut is_over = || {
+            let over = pauses.next().is_none();
+            if over {
+                self.overdue.store(true, Relaxed);
+            }
+            over
+        };
         loop {
             match self.ahead.try_lock() {
                 Ok(ahead) => return Some(ahead),
@@ -197,11 +208,18 @@ impl Line {
             if current::must_not_suspend() || self.is_abandoned() {
                 return None;
             } else if !blocks_thread() {
+                if is_requested() {
+                    return None; // which the op to come reports
+                }
                 yield_now();
                 if yields.next().is_none() {
-                    shield(|| sleep(PAUSE));
+                    let over = is_over();
+                    shield(|| sleep(if over { LOOK } else { PAUSE }));
+                    if over && poll_now(listener, libc::POLLIN) != 0 {
+                        return None;
+                    }
                 }
-            } else if !blocks_worker() && pauses.next().is_some() {
+            } else if !blocks_worker() && !is_over() {
                 std::thread::sleep(PAUSE);
             } else if poll_many(&[(listener, libc::POLLIN)], Some(LOOK)).is_some() {
                 return None;
@@ -272,5 +290,45 @@ mod tests {
         waits();
         builder().build().unwrap().run(waits);
         assert_eq!(line.waiting.load(Relaxed), 0);
+    }
+
+    /// Worker 0 runs its fibers inside `Runtime::run` only. One that takes the line when that
+    /// returns goes on much later, if ever; a fiber elsewhere accepts all the same.
+    #[test]
+    fn who_is_not_run_does_not_keep_the_line() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let line = std::sync::Arc::new(Line::default());
+        let builder = || crate::Runtime::builder().workers(1);
+        let runtime = builder().build().unwrap();
+        let theirs = std::sync::Arc::clone(&line);
+        runtime.run(move || {
+            crate::spawn(move || {
+                let _ahead = theirs.ahead.lock().unwrap();
+                theirs.set_taker(Home::here());
+                crate::park();
+                theirs.set_taker(None);
+            });
+            crate::yield_now();
+        });
+        let (done, is_done) = mpsc::channel();
+        std::thread::spawn(move || {
+            builder().build().unwrap().run(|| {
+                for _ in 0..3 {
+                    let entered = line.enter(listener.as_fd(), None).unwrap();
+                    assert!(matches!(entered, Entered::Waits(_)));
+                }
+                // Where there is no connection, whoever is asked to end does.
+                let ends = crate::spawn(move || {
+                    let idle = TcpListener::bind("127.0.0.1:0").unwrap();
+                    matches!(line.enter(idle.as_fd(), None), Ok(Entered::Waits(_)))
+                });
+                crate::yield_now();
+                ends.cancel();
+                assert!(ends.join().unwrap());
+            });
+            done.send(()).unwrap();
+        });
+        is_done.recv_timeout(Duration::from_secs(60)).expect("nobody waits for the holder");
     }
 }
