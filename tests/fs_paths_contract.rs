@@ -338,14 +338,15 @@ contract! {
         for dir in [Some(disk.path()), memory.as_ref().map(TempDir::path)].into_iter().flatten() {
             for size in SIZES {
                 files.push((dir.join(size.to_string()), size));
-                std::fs::write(dir.join(size.to_string()), &contents[..size]).unwrap();
+                let mut file = std::fs::File::create(dir.join(size.to_string())).unwrap();
+                std::io::Write::write_all(&mut file, &contents[..size]).unwrap();
+                file.sync_all().unwrap(); // once: a busy disk takes its time
             }
         }
         let read_all = move |evicted: bool| {
             for (path, size) in &files {
                 if evicted {
                     let file = std::fs::File::open(path).unwrap();
-                    file.sync_all().unwrap();
                     let fd = file.as_raw_fd();
                     // SAFETY: no memory is passed.
                     unsafe { libc::posix_fadvise(fd, 0, 0, libc::POSIX_FADV_DONTNEED) };
