@@ -463,13 +463,15 @@ fn nothing_is_allocated() {
     for fibers in [1, CROWD] {
         for inline in [true, false] {
             let runtime = ramie::Runtime::builder().workers(1).inline(inline).build().unwrap();
+            let all_have = Arc::new(ramie::sync::Barrier::new(fibers));
             runtime.run(|| {
                 let counts: Vec<_> = (0..fibers)
                     .map(|_| {
-                        let path = path.clone();
+                        let (path, all_have) = (path.clone(), Arc::clone(&all_have));
                         ramie::spawn_local(move || {
                             each(&path);
-                            ramie::sleep(MS); // until all have started and done so
+                            // Who comes late allocates, and the count is the thread's.
+                            all_have.wait();
                             let before = ALLOCATIONS.get();
                             each(&path);
                             ALLOCATIONS.get() - before
