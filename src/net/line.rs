@@ -302,14 +302,15 @@ mod tests {
         let builder = || crate::Runtime::builder().workers(1);
         let runtime = builder().build().unwrap();
         let theirs = std::sync::Arc::clone(&line);
-        runtime.run(move || {
-            crate::spawn(move || {
+        let taker = runtime.run(move || {
+            let taker = crate::spawn(move || {
                 let _ahead = theirs.ahead.lock().unwrap();
                 theirs.set_taker(Home::here());
                 crate::park();
                 theirs.set_taker(None);
             });
             crate::yield_now();
+            taker
         });
         let (done, is_done) = mpsc::channel();
         std::thread::spawn(move || {
@@ -330,5 +331,7 @@ mod tests {
             done.send(()).unwrap();
         });
         is_done.recv_timeout(Duration::from_secs(60)).expect("nobody waits for the holder");
+        taker.fiber().unpark();
+        runtime.run(|| taker.join()).unwrap();
     }
 }
