@@ -276,8 +276,8 @@ mod tests {
         assert_eq!(line.waiting.load(Relaxed), 0);
     }
 
-    /// A listener's timeout counts while somebody else takes the line; in non-blocking mode there is
-    /// nothing to count. Nobody lets go of the lock here before all have given up.
+    /// A listener's timeout counts while somebody else takes the line; in non-blocking mode there
+    /// is nothing to count. Nobody lets go of the lock here before all have given up.
     #[test]
     fn nobody_waits_longer_than_he_may() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
