@@ -139,23 +139,23 @@ impl Uring {
     #[inline(always)]
     fn start(&mut self, op: PendingPtr, ready: &FiberList) -> bool {
         // The commonest of those that come in crowds: written straight into the queue. The others
-        // are copied there, which has to wait for the stores that made them.
+        // are copied there, which has to wait for the stores that made them. (So would this one, if
+        // the way around a full queue were handed the entry.)
         // SAFETY: the op is ours since `enqueue`, and this is the only reference to it.
-        let Op::Read { fd, buf, offset, nowait, .. } = (unsafe { op.op() }) else {
-            return self.start_other(op, ready);
-        };
-        let entry = encode::read(fd, buf.as_mut_ptr(), buf.len(), *offset, *nowait)
-            .user_data(op.to_user_data() | TAG_OP);
-        // SAFETY: what the entry points to outlives the op's completion: the invariant of
-        // `coro/pending.rs`.
-        let room = unsafe { self.push(entry, ready) };
-        if room {
-            op.owe();
+        if let Op::Read { fd, buf, offset, nowait, .. } = unsafe { op.op() } {
+            let entry = encode::read(fd, buf.as_mut_ptr(), buf.len(), *offset, *nowait)
+                .user_data(op.to_user_data() | TAG_OP);
+            // SAFETY: what the entry points to outlives the op's completion: the invariant of
+            // `coro/pending.rs`.
+            if unsafe { self.ring.push(&entry) } {
+                op.owe();
+                return true;
+            }
         }
-        room
+        self.start_other(op, ready)
     }
 
-    /// As `start`, for what is no plain read.
+    /// As `start`, for what is no plain read, or finds the queue full.
     #[inline(never)]
     fn start_other(&mut self, op: PendingPtr, ready: &FiberList) -> bool {
         let user_data = to_user_data(op);
