@@ -1,37 +1,28 @@
 #!/usr/bin/env bash
-# Where io_uring is refused: the contract tests, under a seccomp filter that answers EPERM, under one
-# that answers ENOSYS, and with 64 KiB of locked memory, each with the driver chosen by `auto`; in the
-# long form also under filters that refuse all the newer system calls that there is a way around.
+# Where io_uring is refused: the tests, under a seccomp filter that answers EPERM, under one that
+# answers ENOSYS, and with 64 KiB of locked memory, each with the driver chosen by `auto`; in the long
+# form also under filters that refuse all the newer system calls that there is a way around.
 # That one warning is logged is tested by tests/refused.rs. Prints "N passed, N failed" at the end.
 #
-#   ci/refused.sh           all contract tests and more
-#   ci/refused.sh short     the first three programs only
+#   ci/refused.sh           all tests, everywhere
+#   ci/refused.sh short     all tests under EPERM, contract tests and some more under the others
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source ci/lib.sh
 
-names=(fs_contract net_contract runtime)
-[[ ${1:-} == short ]] || names+=(fs_paths_contract sync_contract process_contract io io_copy signal
-    cancel shutdown time timeout scope)
+all=(--lib --tests)
+some=(--lib --test={fs_contract,net_contract,runtime,fs_paths_contract,sync_contract})
+some+=(--test={process_contract,io,io_copy,signal,cancel,shutdown,time,timeout,scope,poll,refused})
 unset RAMIE_DRIVER RAMIE_CAPS
-flags=()
-for name in "${names[@]}"; do
-    flags+=(--test "$name")
-done
-cargo build --example doctor
-cargo test --no-run --test refused "${flags[@]}"
+cargo build --examples
+cargo test --no-run "${all[@]}"
 launcher=$(binary --test refused)
-programs=()
-for name in "${names[@]}"; do
-    programs+=("$(binary --test "$name")")
-done
 
 # under <errno> <command>: runs it where io_uring is refused
 under() {
     RAMIE_REFUSE=$1 RAMIE_LAUNCH=$2 "$launcher" --exact launcher --ignored --nocapture
 }
 
-tests "$launcher"
 filters=(EPERM ENOSYS)
 [[ ${1:-} == short ]] || filters+=("EPERM more" "ENOSYS more")
 for filter in "${filters[@]}"; do
@@ -44,14 +35,14 @@ for filter in "${filters[@]}"; do
     else
         fail "the filter is not in force: $filter"
     fi
-    for program in "${programs[@]}"; do
-        tests under "$errno" "$program"
-    done
+    programs=("${all[@]}")
+    [[ ${1:-} != short || $filter == EPERM ]] || programs=("${some[@]}")
+    tests under "$errno" "cargo test --no-fail-fast ${programs[*]}"
 done
 # Since Linux 5.12 rings do not count as locked memory: here it is the limit that must not matter.
 unset RAMIE_REFUSE_MORE
 ulimit -l 64
-for program in "${programs[@]}"; do
-    tests "$program"
-done
+programs=("${all[@]}")
+[[ ${1:-} != short ]] || programs=("${some[@]}")
+tests cargo test --no-fail-fast "${programs[@]}"
 finish

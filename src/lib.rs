@@ -67,9 +67,10 @@
 //! runs a closure on a thread of a pool while the fiber waits.
 //!
 //! # Waiting
-//! [`sleep`], [`yield_now`], [`park`] and [`Fiber::unpark`] are as in [`std::thread`]; [`time`] has
-//! intervals and timeouts. [`current`] names the fiber, [`is_fiber`] says whether there is one.
-//! [`fiber_local!`] declares values of which every fiber has its own.
+//! [`sleep`], [`yield_now`], [`park`] and [`Fiber::unpark`] are as in [`std::thread`], and all of
+//! its names are in [`mod@thread`]; [`time`] has intervals and timeouts. [`current`] names the
+//! fiber, [`is_fiber`] says whether there is one. [`fiber_local!`] declares values of which every
+//! fiber has its own.
 //!
 //! [`sync`] is [`std::sync`] for fibers and threads mixed: locks, conditions, once-cells, channels,
 //! and more kinds of each than std has. [`select!`] waits for the first of several things.
@@ -195,6 +196,7 @@ mod runtime;
 #[expect(unsafe_code, reason = "L8: children borrow from the frame that waits for them")]
 mod scope;
 mod select;
+pub mod thread;
 
 pub use cancel::is_cancelled;
 pub use driver::{DriverKind, WakeMethod};

@@ -243,7 +243,10 @@ impl<T: 'static> LocalKey<T> {
     ///
     /// # Panics
     /// In a destructor that runs after the value's own.
-    pub fn with<R>(&'static self, f: impl FnOnce(&T) -> R) -> R {
+    pub fn with<F, R>(&'static self, f: F) -> R
+    where
+        F: FnOnce(&T) -> R,
+    {
         self.try_with(f).expect("cannot access a fiber-local value during or after its destruction")
     }
 
@@ -251,7 +254,10 @@ impl<T: 'static> LocalKey<T> {
     ///
     /// # Errors
     /// In a destructor that runs after the value's own.
-    pub fn try_with<R>(&'static self, f: impl FnOnce(&T) -> R) -> Result<R, AccessError> {
+    pub fn try_with<F, R>(&'static self, f: F) -> Result<R, AccessError>
+    where
+        F: FnOnce(&T) -> R,
+    {
         let value = match self.find()? {
             Some(value) => value,
             // The initialiser may come back to the table, even to this key.
@@ -348,7 +354,10 @@ impl<T: 'static> LocalKey<RefCell<T>> {
     ///
     /// # Panics
     /// If the value is mutably borrowed.
-    pub fn with_borrow<R>(&'static self, f: impl FnOnce(&T) -> R) -> R {
+    pub fn with_borrow<F, R>(&'static self, f: F) -> R
+    where
+        F: FnOnce(&T) -> R,
+    {
         self.with(|cell| f(&cell.borrow()))
     }
 
@@ -356,7 +365,10 @@ impl<T: 'static> LocalKey<RefCell<T>> {
     ///
     /// # Panics
     /// If the value is borrowed.
-    pub fn with_borrow_mut<R>(&'static self, f: impl FnOnce(&mut T) -> R) -> R {
+    pub fn with_borrow_mut<F, R>(&'static self, f: F) -> R
+    where
+        F: FnOnce(&mut T) -> R,
+    {
         self.with(|cell| f(&mut cell.borrow_mut()))
     }
 

@@ -4,7 +4,7 @@
 mod common;
 
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream as StdStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
@@ -48,6 +48,34 @@ fn some(listener: &TcpListener) -> Vec<SocketAddr> {
 }
 
 contract! {
+    /// Also in a destructor while the thread unwinds, where whoever waited would hold up others.
+    fn nobody_waits_at_a_listener_in_non_blocking_mode() {
+        struct Accepts<'a>(&'a TcpListener, Vec<SocketAddr>);
+        impl Drop for Accepts<'_> {
+            fn drop(&mut self) {
+                self.1.extend(std::iter::from_fn(|| match self.0.accept() {
+                    Ok((_, from)) => Some(from),
+                    Err(e) => (e.kind() != ErrorKind::WouldBlock).then(|| panic!("{e}")),
+                }));
+                assert_eq!(self.1.len(), LINE);
+            }
+        }
+        let (listener, addr) = bound();
+        let clients = clients(addr);
+        let mut incoming = listener.incoming();
+        let served: Vec<_> =
+            (0..4).map(|_| incoming.next().unwrap().unwrap().peer_addr().unwrap()).collect();
+        assert_eq!(served, names(&clients)[..4]);
+        listener.set_nonblocking(true).unwrap();
+        let accepts = Accepts(&listener, served);
+        let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+            let _accepts = accepts;
+            std::panic::resume_unwind(Box::new("as if by a panic"));
+        }));
+        assert_eq!(unwound.unwrap_err().downcast_ref(), Some(&"as if by a panic"));
+        assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
+    }
+
     /// What an iterator has accepted ahead is there for the next one who asks, in order and with
     /// its address: the listener, a clone, another iterator.
     fn what_was_accepted_ahead_is_handed_on() {

@@ -116,6 +116,56 @@ impl Drop for Small {
     }
 }
 
+/// The names in a directory.
+fn names(dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir).unwrap();
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// Replaces `dir/f` again and again, until that fails, and in the first round makes it.
+fn write_for_ever(dir: &Path) {
+    let path = dir.join("f");
+    let contents = vec![1; 1 << 20];
+    ramie::spawn(move || while ramie::fs::write_atomic(&path, &contents).is_ok() {});
+}
+
+/// At whatever moment a runtime ends, nothing is left of the write that it ended.
+#[test]
+fn an_atomic_write_ends_with_its_runtime_and_leaves_nothing() {
+    let _watchdog = common::watch::dog();
+    for round in 0..10 {
+        let dir = TempDir::new();
+        runtime(2).run(|| {
+            write_for_ever(dir.path());
+            common::eventually("a first write is done", || dir.path().join("f").exists());
+            ramie::sleep(Duration::from_micros(300 * round)); // any moment will do
+        });
+        assert_eq!(names(dir.path()), ["f"]);
+        assert_eq!(std::fs::read(dir.path().join("f")).unwrap().len(), 1 << 20);
+    }
+}
+
+/// So it is with a fiber that is leaked.
+#[test]
+fn a_leaked_atomic_write_leaves_nothing() {
+    isolated("a_leaked_atomic_write_leaves_nothing", || {
+        for round in 0..10 {
+            let dir = TempDir::new();
+            let impatient = ramie::Runtime::builder().workers(1).shutdown_timeout(Duration::ZERO);
+            impatient.build().unwrap().run(|| {
+                write_for_ever(dir.path());
+                common::eventually("a first write is done", || dir.path().join("f").exists());
+                ramie::sleep(Duration::from_micros(300 * round));
+            });
+            // What a thread of the pool has begun it ends.
+            common::eventually("only the file is there", || names(dir.path()) == ["f"]);
+        }
+    });
+}
+
 contract! {
     fn a_full_disk() {
         let small = Small::mount();

@@ -4,7 +4,7 @@ mod common;
 
 use std::fs::File as StdFile;
 use std::io::SeekFrom;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -431,5 +431,81 @@ fn foreign_ends_in_non_blocking_mode() {
         copy(&mut file_of(dir.path(), &bytes), &mut to).unwrap();
         drop(to);
         assert!(reader.join().unwrap() == bytes);
+    });
+}
+
+/// Two copies of one stream to an output that nobody has locked. Who comes too late must not wait
+/// with the lock, which others need to print.
+#[test]
+fn a_late_copy_of_a_stream_does_not_keep_the_output() {
+    isolated("a_late_copy_of_a_stream_does_not_keep_the_output", || {
+        let _watchdog = watch::dog();
+        runtime(1).run(|| {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (stream, _) = listener.accept().unwrap();
+            let copiers = [(); 2].map(|()| {
+                let mut stream = stream.try_clone().unwrap();
+                ramie::spawn(move || io::copy(&mut stream, &mut io::stdout()).unwrap())
+            });
+            for n in 0..20 {
+                client.write_all(b"copied ").unwrap();
+                while !is_drained(&stream) {
+                    ramie::yield_now();
+                }
+                ramie::println!("{n}");
+            }
+            drop(client);
+            let copied: u64 = copiers.into_iter().map(|copier| copier.join().unwrap()).sum();
+            assert_eq!(copied, 140);
+        });
+    });
+}
+
+/// Whether all that has come is taken.
+fn is_drained(stream: &impl AsRawFd) -> bool {
+    let mut bytes = 0;
+    // SAFETY: one number to write, alive for the call.
+    assert_eq!(unsafe { libc::ioctl(stream.as_raw_fd(), libc::FIONREAD, &mut bytes) }, 0);
+    bytes == 0
+}
+
+/// A copy of the input that fails gives back what it has taken out of the file and not written; but
+/// not if others have read on meanwhile, who would get it again.
+#[test]
+fn a_failing_copy_does_not_take_others_back() {
+    isolated("a_failing_copy_does_not_take_others_back", || {
+        let _watchdog = watch::dog();
+        let dir = TempDir::new();
+        let path = dir.path().join("in");
+        let numbers: Vec<u8> = (0..1_u32 << 20).flat_map(u32::to_ne_bytes).collect();
+        std::fs::write(&path, numbers).unwrap();
+        let file = std::fs::File::open(&path).unwrap();
+        // SAFETY: nobody else in this process uses the input.
+        assert_eq!(unsafe { libc::dup2(file.as_raw_fd(), 0) }, 0);
+        let position = || (&file).stream_position().unwrap();
+        runtime(1).run(|| {
+            for others_read in [true, false] {
+                (&file).rewind().unwrap();
+                let (mut to, peer) = UnixStream::pair().unwrap();
+                let copier = ramie::spawn(move || {
+                    let mut copied = 0;
+                    io::copy_counted(&mut io::stdin(), &mut to, &mut copied).unwrap_err();
+                    copied
+                });
+                common::eventually("something is taken", || position() != 0);
+                let mut all = vec![0; if others_read { 8 } else { 0 }];
+                io::stdin().read_exact(&mut all).unwrap();
+                drop(peer);
+                let copied = copier.join().unwrap();
+                if others_read {
+                    io::stdin().read_to_end(&mut all).unwrap();
+                    let all = all.chunks(4).map(|n| u32::from_ne_bytes(n.try_into().unwrap()));
+                    assert!(all.is_sorted_by(|a, b| a < b), "read twice");
+                } else {
+                    check_position(position(), copied);
+                }
+            }
+        });
     });
 }

@@ -13,7 +13,6 @@ macro_rules! program {
             use super::common::TempDir;
             use $root::fs::{self, File, OpenOptions};
             use $root::io::{self, BufRead, Read, Seek, Write};
-            #[allow(unused_imports, reason = "std's is a trait's method")]
             use $root::io::IsTerminal;
             use $root::net::{TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
             use $root::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
@@ -66,6 +65,10 @@ macro_rules! program {
                 all!(by_fd: io::Stdin, io::Stdout, io::Stderr);
                 fn kind<T: Copy + Eq + std::hash::Hash>() {}
                 all!(kind: fs::FileType);
+                fn terminal<T: IsTerminal>() {}
+                all!(terminal: File, io::Stdin, io::StdinLock<'static>, io::Stdout,
+                    io::StdoutLock<'static>, io::Stderr, io::StderrLock<'static>,
+                    OwnedFd, std::os::fd::BorrowedFd<'static>, std::fs::File);
                 fn copied<T: Clone>() {}
                 all!(copied: OpenOptions, fs::Metadata, fs::Permissions);
             }
@@ -254,6 +257,91 @@ macro_rules! program {
             }
         }
     };
+}
+
+/// What is for fibers here, under the names that it has for threads.
+macro_rules! threads {
+    ($name:ident, $root:ident) => {
+        mod $name {
+            use std::panic::{RefUnwindSafe, UnwindSafe};
+            use std::time::Duration;
+            use $root::thread::{self, JoinHandle, Scope, ScopedJoinHandle, Thread, ThreadId};
+
+            fn is_plain<T: Send + Sync + Unpin + std::fmt::Debug>() {}
+            fn is_safe<T: UnwindSafe + RefUnwindSafe>() {}
+
+            fn start<'scope>(s: &'scope Scope<'scope, '_>) -> ScopedJoinHandle<'scope, ThreadId> {
+                s.spawn(|| thread::current().id())
+            }
+
+            pub(crate) fn run() {
+                all!(is_plain: Thread, ThreadId, JoinHandle<u32>, ScopedJoinHandle<'static, u32>);
+                all!(is_safe: Thread, ThreadId);
+                let me: Thread = thread::current();
+                let builder = thread::Builder::new().name("named".into()).stack_size(1 << 20);
+                let named = builder.spawn(move || {
+                    thread::park();
+                    thread::sleep(Duration::from_millis(1));
+                    thread::yield_now();
+                    me.unpark();
+                    thread::current().name().map(String::from)
+                });
+                let named = named.unwrap();
+                let id = named.thread().id();
+                assert_eq!(named.thread().name(), Some("named"));
+                named.thread().unpark();
+                thread::park_timeout(Duration::from_secs(600));
+                assert_eq!(named.join().unwrap().as_deref(), Some("named"));
+                let result: thread::Result<u32> = thread::spawn(|| 7).join();
+                assert_eq!(result.unwrap(), 7);
+                let mut counts = [1, 2];
+                thread::scope(|s| {
+                    for count in &mut counts {
+                        s.spawn(|| *count += 1);
+                    }
+                    let started = start(s);
+                    let theirs = started.thread().id();
+                    assert!(theirs != id);
+                    assert_eq!(started.join().unwrap(), theirs);
+                    let builder = thread::Builder::new();
+                    assert!(!builder.spawn_scoped(s, thread::panicking).unwrap().join().unwrap());
+                });
+                assert_eq!(counts, [2, 3]);
+                let handle = thread::spawn(|| ());
+                while !handle.is_finished() {
+                    thread::yield_now();
+                }
+                assert!(thread::available_parallelism().unwrap().get() > 0);
+            }
+        }
+    };
+}
+
+threads!(threads_of_std, std);
+threads!(fibers_of_ramie, ramie);
+
+#[test]
+fn std_has_threads() {
+    threads_of_std::run();
+}
+
+#[test]
+fn the_same_with_fibers() {
+    for workers in [1, 2] {
+        common::runtime(workers).run(fibers_of_ramie::run);
+    }
+}
+
+/// All of a prelude at once, for both files.
+#[test]
+fn a_prelude() {
+    use ramie::os::unix::prelude::*;
+    let file = ramie::fs::File::open("Cargo.toml").unwrap();
+    let ours = (file.metadata().unwrap().ino(), file.as_fd().as_raw_fd() >= 0);
+    let file = std::fs::File::open("Cargo.toml").unwrap();
+    assert_eq!(ours, (file.metadata().unwrap().ino(), file.as_fd().as_raw_fd() >= 0));
+    let mut command = ramie::process::Command::new("sh");
+    assert!(command.arg0("x").args(["-c", "true"]).status().unwrap().signal().is_none());
 }
 
 program!(with_std, std);

@@ -411,6 +411,19 @@ contract! {
             let bad = sync::LazyLock::<u8, _>::new(|| -> u8 { quiet_panic() });
             let force = || catch_unwind(AssertUnwindSafe(|| *bad)).is_err();
             log.push(format!("{} {} {bad:?}", force(), force()));
+            let mut lazy = sync::LazyLock::new(|| vec![1]);
+            log.push(format!("{:?}", sync::LazyLock::get(&lazy)));
+            log.push(format!("{:?}", sync::LazyLock::get_mut(&mut lazy)));
+            lazy.push(2);
+            sync::LazyLock::force_mut(&mut lazy).push(3);
+            sync::LazyLock::get_mut(&mut lazy).unwrap().push(4);
+            log.push(format!("{:?} {lazy:?}", sync::LazyLock::get(&lazy)));
+            let mut bad = sync::LazyLock::<u8, _>::new(|| -> u8 { quiet_panic() });
+            for _ in 0..2 {
+                let force = AssertUnwindSafe(|| *sync::LazyLock::force_mut(&mut bad) = 1);
+                log.push(format!("{}", catch_unwind(force).is_err()));
+            }
+            log.push(format!("{:?}", sync::LazyLock::get_mut(&mut bad)));
             log
         });
     }

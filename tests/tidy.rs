@@ -42,7 +42,18 @@ const LAYERS: &[&[&str]] = &[
     &["driver"],
     &["sched"],
     &["cancel", "guide", "fs", "os", "net", "time", "sync", "io", "process", "signal", "watch"],
-    &["fiber", "local", "probe", "runtime", "scope", "select", "future", "testing", "loom_models"],
+    &[
+        "fiber",
+        "local",
+        "probe",
+        "runtime",
+        "scope",
+        "select",
+        "thread",
+        "future",
+        "testing",
+        "loom_models",
+    ],
 ];
 
 // The words are in pieces so that this file does not complain of itself.
@@ -95,7 +106,7 @@ fn rust_files() -> Vec<String> {
 fn text_files() -> Vec<String> {
     let mut all = rust_files();
     all.extend(files("asm", &[".s", ".S", ".c", ".md"]));
-    all.extend(files("ci", &[".sh", ".supp"]));
+    all.extend(files("ci", &[".sh", ".supp", ".py", ".list"]));
     all.extend(files(".ci", &["run"]));
     for directory in ["src", "tests", "benches", "examples"] {
         all.extend(files(directory, &[".md"]));

@@ -20,7 +20,7 @@
 # on the processor's stack of return addresses, for a return that never comes, and have the next
 # returns on this thread mispredicted.
 #
-# FP: no control word is touched. CET: endbr64, as we are reached by an indirect jump.
+# FP: no control word is touched. CET: the switch's jump is not tracked (switch.s).
 
 .pushsection .text.ramie,"ax",@progbits
 .globl  ramie_v0_1_fiber_entry
@@ -32,7 +32,6 @@ ramie_v0_1_fiber_entry:
     .cfi_undefined rip
     .cfi_undefined rbp
     # rdi = word, rsi = peer, rsp = frame + 8
-    endbr64
     pop     rax
     mov     rdx, rsp
     xor     ebp, ebp

@@ -20,8 +20,9 @@
 # surrounding function is off by the frame; of a waiting side it is exact with pc = [+0],
 # rbx = [+8], rbp = [+16], rsp = frame + 24.
 #
-# FP: MXCSR and the x87 control word are neither saved nor changed. CET: endbr64 for IBT; a shadow
-# stack is not switched (asm/README.md). `jmp`, never `ret`: a return would be mispredicted.
+# FP: MXCSR and the x87 control word are neither saved nor changed. CET: an untracked jump, so that
+# nobody needs a landing pad; a shadow stack is not switched (asm/README.md). `jmp`, never `ret`: a
+# return would be mispredicted.
 
     lea     rax, [rip + 2f]
     push    rbp
@@ -33,8 +34,7 @@
     mov     rsi, rax
     # now on the other stack: rsp = its frame; rdi = word; rsi = the frame of the side that left
     pop     rax
-    jmp     rax
+    notrack jmp rax
 2:  # back on our own stack: rsp = our frame + 8; rdi = word; rsi = the frame of the side that left
-    endbr64
     pop     rbx
     pop     rbp

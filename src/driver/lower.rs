@@ -204,13 +204,13 @@ pub(crate) enum Attempt {
 
 /// Whether an [`attempt`] is worth while. The caller sees to cancel requests and to the budget.
 #[inline(always)]
-pub(crate) fn may_attempt(op: &Op<'_>, inline: &Inline) -> bool {
-    let (way, len) = match op {
-        Op::Read { habit: Some(habit), buf, .. } => (habit.reads(), buf.len()),
-        Op::ReadUninit { habit: Some(habit), buf, .. } => (habit.reads(), buf.len()),
-        Op::Write { habit: Some(habit), buf, .. } => (habit.writes(), buf.len()),
-        Op::Send { buf, .. } => (Way::Try, buf.len().min(MAX_BYTES)), // which takes what it can
-        Op::Recv { habit: Some(habit), buf, .. } => (habit.reads(), buf.len().min(MAX_BYTES)),
+pub(crate) fn may_attempt(op: &Op<'_>, reading: Option<Reading<'_>>, inline: &Inline) -> bool {
+    let (way, len) = match (reading, op) {
+        (Some(reading), _) => (reading.way, reading.len),
+        (_, Op::Write { habit: Some(habit), buf, .. }) => (habit.writes(), buf.len()),
+        // Which takes what it can.
+        (_, Op::Send { buf, .. }) => (Way::Try, buf.len().min(MAX_BYTES)),
+        (_, Op::Recv { habit: Some(habit), buf, .. }) => (habit.reads(), buf.len().min(MAX_BYTES)),
         _ => return false,
     };
     way != Way::Ring && (1..=MAX_BYTES).contains(&len) && inline.enabled
@@ -222,22 +222,27 @@ pub(crate) fn may_attempt(op: &Op<'_>, inline: &Inline) -> bool {
 /// while it is in line, and what one of them gives back to the allocator serves the next best while
 /// it is in the near caches (a tenth for small files).
 #[inline(always)]
-pub(crate) fn attempt(op: &mut Op<'_>, inline: &Inline, crowd: usize) -> Option<Attempt> {
-    if let Op::Send { .. } | Op::Recv { .. } = op {
-        // Others in line enter the ring anyway, and all have their ops done by that.
-        let alone = crowd == 0 || inline.crowd == usize::MAX;
-        return Some(if alone { transfer(op, inline) } else { Attempt::Refused });
-    }
-    let Some(Reading { fd, len, habit, .. }) = Reading::of(op) else {
+pub(crate) fn attempt(
+    op: &mut Op<'_>,
+    reading: Option<Reading<'_>>,
+    inline: &Inline,
+    crowd: usize,
+) -> Option<Attempt> {
+    let Some(reading) = reading else {
+        if let Op::Send { .. } | Op::Recv { .. } = op {
+            // Others in line enter the ring anyway, and all have their ops done by that.
+            let alone = crowd == 0 || inline.crowd == usize::MAX;
+            return Some(if alone { transfer(op, inline) } else { Attempt::Refused });
+        }
         return Some(write(op, inline));
     };
-    let way = match habit.reads() {
-        Way::Unknown => learn(fd, habit),
+    let way = match reading.way {
+        Way::Unknown => learn(reading.fd, reading.habit),
         way => way,
     };
     match way {
         Way::Memory => {
-            inline.spend(len);
+            inline.spend(reading.len);
             Some(Attempt::Done(perform(op)))
         }
         Way::Try | Way::Cached if !inline.skips() => {
@@ -253,7 +258,7 @@ pub(crate) fn attempt(op: &mut Op<'_>, inline: &Inline, crowd: usize) -> Option<
                 _ => unreachable!("the op is a read"),
             };
             inline.spend(usize::try_from(result).unwrap_or(0));
-            Some(judge(op, result, inline))
+            Some(judge(op, Some(reading), result, inline))
         }
         _ => Some(Attempt::Refused),
     }
@@ -321,12 +326,15 @@ pub(crate) fn received(op: &Op<'_>, result: i32, nonempty: bool, turn: u32) {
 
 /// What a read that did not wait has come to, and what is learnt from it.
 #[inline(always)]
-pub(crate) fn judge(op: &mut Op<'_>, result: i32, inline: &Inline) -> Attempt {
-    match Reading::of(op) {
+pub(crate) fn judge(
+    op: &mut Op<'_>,
+    reading: Option<Reading<'_>>,
+    result: i32,
+    inline: &Inline,
+) -> Attempt {
+    match reading {
         // All of it, as usual: there is nothing to learn, and the op is not used again.
-        Some(Reading { len, habit, .. })
-            if usize::try_from(result) == Ok(len) && habit.reads() == Way::Cached =>
-        {
+        Some(Reading { len, way: Way::Cached, .. }) if usize::try_from(result) == Ok(len) => {
             inline.refusals.set(0);
             Attempt::Done(result)
         }
@@ -339,7 +347,7 @@ fn judge_in_full(op: &mut Op<'_>, result: i32, inline: &Inline) -> Attempt {
     if let Op::Read { nowait, .. } = op {
         *nowait = false;
     }
-    let Some(Reading { fd, at, len, habit }) = Reading::of(op) else {
+    let Some(Reading { fd, at, len, habit, .. }) = Reading::of(op) else {
         return Attempt::Done(result);
     };
     let Ok(count) = u32::try_from(result) else {
@@ -394,26 +402,29 @@ fn write(op: &mut Op<'_>, inline: &Inline) -> Attempt {
     }
 }
 
-/// A read of a file, whatever the type of its buffer.
-struct Reading<'a> {
+/// A read of a file, whatever the type of its buffer. Asked for once, where the op is made: there
+/// the compiler knows the answers, and need not look into the op after each step.
+#[derive(Clone, Copy)]
+pub(crate) struct Reading<'a> {
     fd: BorrowedFd<'a>,
     at: Option<u64>,
     len: usize,
     habit: &'a Habit,
+    /// What the habit said then.
+    way: Way,
 }
 
 impl<'a> Reading<'a> {
-    #[inline]
-    fn of(op: &Op<'a>) -> Option<Self> {
-        match op {
-            Op::Read { fd, buf, offset, habit: Some(habit), .. } => {
-                Some(Self { fd: *fd, at: at(*offset), len: buf.len(), habit })
-            }
+    #[inline(always)]
+    pub(crate) fn of(op: &Op<'a>) -> Option<Self> {
+        let (fd, offset, len, habit) = match op {
+            Op::Read { fd, buf, offset, habit: Some(habit), .. } => (fd, offset, buf.len(), habit),
             Op::ReadUninit { fd, buf, offset, habit: Some(habit), .. } => {
-                Some(Self { fd: *fd, at: at(*offset), len: buf.len(), habit })
+                (fd, offset, buf.len(), habit)
             }
-            _ => None,
-        }
+            _ => return None,
+        };
+        Some(Self { fd: *fd, at: at(*offset), len, habit, way: habit.reads() })
     }
 }
 

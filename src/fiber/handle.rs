@@ -4,6 +4,7 @@ use crate::coro::FiberPtr;
 use crate::sched::{self, current};
 use crate::stack::Stack;
 use std::fmt;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::thread;
 
 /// A handle to a fiber, or, when obtained on a plain thread, to that thread. As
@@ -17,6 +18,10 @@ pub(super) enum Inner {
     Fiber(FiberPtr),
     Thread(thread::Thread),
 }
+
+// Nothing that a panic could leave half done can be seen through a handle.
+impl UnwindSafe for Fiber {}
+impl RefUnwindSafe for Fiber {}
 
 impl Fiber {
     /// Wakes the fiber from [`park`](crate::park), or lets its next call of `park` return at once.

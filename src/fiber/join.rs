@@ -148,6 +148,12 @@ impl<T> JoinHandle<T> {
         &self.fiber
     }
 
+    /// The fiber, under the name that the method has in std; see [`fiber`](Self::fiber).
+    #[inline]
+    pub fn thread(&self) -> &Fiber {
+        self.fiber()
+    }
+
     /// Asks the fiber to end early: the I/O operation it waits in, or else its next one, fails with
     /// an error that [`is_cancelled`](crate::is_cancelled) recognises.
     ///

@@ -31,26 +31,26 @@ const D_TYPE: usize = 18;
 const NAME: usize = 19;
 
 /// Directory records as the kernel writes them, and how far they have been taken.
-pub(super) struct Records {
+pub(crate) struct Records {
     buf: Vec<u8>,
     at: usize,
     end: usize,
 }
 
 /// One record: an entry's inode number, type and name.
-pub(super) struct Record<'a> {
-    pub(super) ino: u64,
-    pub(super) d_type: u8,
-    pub(super) name: &'a CStr,
+pub(crate) struct Record<'a> {
+    pub(crate) ino: u64,
+    pub(crate) d_type: u8,
+    pub(crate) name: &'a CStr,
 }
 
 impl Records {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Records { buf: Vec::new(), at: 0, end: 0 }
     }
 
     /// Fetches the next records with a system call that may block; `false` at the end.
-    pub(super) fn fill(&mut self, dir: &OwnedFd) -> io::Result<bool> {
+    pub(crate) fn fill(&mut self, dir: &OwnedFd) -> io::Result<bool> {
         self.buf.resize(CHUNK, 0);
         (self.at, self.end) = (0, 0);
         match retry(|| decode(getdents64(dir.as_fd(), &mut self.buf))) {
@@ -78,7 +78,7 @@ impl Records {
     }
 
     /// The next record that is neither `.` nor `..`; `None` when new ones must be fetched.
-    pub(super) fn next(&mut self) -> Option<Record<'_>> {
+    pub(crate) fn next(&mut self) -> Option<Record<'_>> {
         loop {
             let record = &self.buf[self.at..self.end];
             let len = usize::from(u16::from_ne_bytes(array(record, RECORD_LEN)?));

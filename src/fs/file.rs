@@ -276,8 +276,7 @@ impl File {
         self.inner.unlock()
     }
 
-    /// Whether the file is a terminal: the method of [`std::io::IsTerminal`], which only std may
-    /// implement.
+    /// Whether the file is a terminal; also a method of [`IsTerminal`](crate::io::IsTerminal).
     #[must_use]
     pub fn is_terminal(&self) -> bool {
         io::IsTerminal::is_terminal(&*self.inner)

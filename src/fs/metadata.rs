@@ -272,7 +272,7 @@ impl FileType {
     }
 
     /// From the `d_type` of a directory record; `None` where the file system leaves it open.
-    pub(super) fn from_dirent(d_type: u8) -> Option<Self> {
+    pub(crate) fn from_dirent(d_type: u8) -> Option<Self> {
         let kind = match d_type {
             libc::DT_REG => libc::S_IFREG,
             libc::DT_DIR => libc::S_IFDIR,

@@ -59,6 +59,7 @@ pub use at::Dir;
 pub use atomic::write_atomic;
 pub use close::CloseOperation;
 pub(crate) use cstr::with_cstr;
+pub(crate) use dir::Records;
 pub use dir::{DirEntry, ReadDir, read_dir};
 pub use file::File;
 pub use metadata::{FileType, Metadata};

@@ -18,6 +18,7 @@
 //! | `copy/`       | [`copy`]                                                              |
 //! | `print.rs`    | [`print!`](crate::print), [`println!`](crate::println), ...              |
 //! | `stdio.rs`    | [`stdin`], [`stdout`], [`stderr`]                                     |
+//! | `terminal.rs` | [`IsTerminal`]                                                        |
 
 mod async_fd;
 mod batch;
@@ -25,6 +26,7 @@ mod copy;
 mod pipe;
 mod print;
 mod stdio;
+mod terminal;
 
 pub use async_fd::{AsyncFd, Interest, Ready};
 pub use batch::{Batch, Done, Key, batch};
@@ -34,10 +36,11 @@ pub use pipe::{PipeReader, PipeWriter, pipe};
 #[doc(hidden)]
 pub use print::{_eprint, _print};
 pub use stdio::{Stderr, StderrLock, Stdin, StdinLock, Stdout, StdoutLock, stderr, stdin, stdout};
+pub use terminal::IsTerminal;
 
 #[doc(no_inline)]
 pub use std::io::{
     BufRead, BufReader, BufWriter, Bytes, Chain, Cursor, Empty, Error, ErrorKind, IntoInnerError,
-    IoSlice, IoSliceMut, IsTerminal, LineWriter, Lines, Read, Repeat, Result, Seek, SeekFrom, Sink,
-    Split, Take, Write, WriterPanicked, empty, prelude, read_to_string, repeat, sink,
+    IoSlice, IoSliceMut, LineWriter, Lines, Read, Repeat, Result, Seek, SeekFrom, Sink, Split,
+    Take, Write, WriterPanicked, empty, prelude, read_to_string, repeat, sink,
 };

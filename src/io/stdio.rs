@@ -516,7 +516,7 @@ output!(Stderr, StderrLock, Raw, STDERR, stderr);
 macro_rules! handle {
     ($name:ty, $raw:ident) => {
         impl $name {
-            /// Whether this is a terminal. std's trait for it cannot be implemented elsewhere.
+            /// Whether this is a terminal; also a method of [`IsTerminal`](super::IsTerminal).
             pub fn is_terminal(&self) -> bool {
                 Raw::$raw.fd().is_terminal()
             }

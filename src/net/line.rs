@@ -17,14 +17,15 @@
 //! keeps the lock, and nothing else: others then go past it, and no line is taken any more. Nobody
 //! waits for ever in any case, since the holder's worker may be one that nobody runs for the time
 //! being (worker 0, outside of `Runtime::run`); and a worker's thread that cannot suspend does not
-//! wait at all, as the holder may be a fiber of its own.
+//! wait at all, as the holder may be a fiber of its own. Nor does who has no time to wait: a
+//! listener's timeout counts here, too, and in non-blocking mode it is none.
 
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{self, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::cancel::{is_cancelled, is_requested, shield};
 use crate::op::Op;
@@ -122,7 +123,8 @@ impl Pace {
 }
 
 impl Line {
-    /// Takes what was accepted first. If there is nothing, and a pace is given, takes the line.
+    /// Takes what was accepted first. If there is nothing, and a pace is given, takes the line. Who
+    /// has to wait for somebody else to do that waits no longer than `until`.
     ///
     /// # Errors
     /// The fiber's end is asked for, and this is reported. What else goes wrong does so again when
@@ -131,8 +133,9 @@ impl Line {
         &self,
         listener: BorrowedFd<'_>,
         pace: Option<&mut Pace>,
+        until: Option<Instant>,
     ) -> io::Result<Entered<'_>> {
-        let Some(mut ahead) = self.lock(listener) else { return Ok(self.waits()) };
+        let Some(mut ahead) = self.lock(listener, until) else { return Ok(self.waits()) };
         if let Some(fd) = ahead.pop_front() {
             return Ok(Entered::Taken(fd));
         }
@@ -159,12 +162,12 @@ impl Line {
 
     /// Takes what was accepted first.
     pub(super) fn pop(&self, listener: BorrowedFd<'_>) -> Option<OwnedFd> {
-        self.lock(listener)?.pop_front()
+        self.lock(listener, None)?.pop_front()
     }
 
     /// For one who is going to wait for the listener to be ready, and may not wait in the end.
     pub(super) fn expect(&self, listener: BorrowedFd<'_>) -> Expecting<'_> {
-        let _ahead = self.lock(listener);
+        let _ahead = self.lock(listener, None);
         self.waiting.fetch_add(1, Relaxed);
         Expecting(Waits(&self.waiting))
     }
@@ -187,9 +190,18 @@ impl Line {
     }
 
     /// `None` for who is to accept without regard to the lock: its holder is lost; or is long in
-    /// taking the line, and there is a connection; or the caller's end is asked for. And in a
-    /// `no_suspend` section, where nobody is waited for: who has the lock takes what there is.
-    fn lock(&self, listener: BorrowedFd<'_>) -> Option<MutexGuard<'_, VecDeque<OwnedFd>>> {
+    /// taking the line, and there is a connection; or the caller's end is asked for, or its time is
+    /// over. And in a `no_suspend` section, where nobody is waited for: who has the lock takes what
+    /// there is.
+    fn lock(
+        &self,
+        listener: BorrowedFd<'_>,
+        until: Option<Instant>,
+    ) -> Option<MutexGuard<'_, VecDeque<OwnedFd>>> {
+        let no_longer_than = |pause| match until {
+            Some(until) => until.saturating_duration_since(Instant::now()).min(pause),
+            None => pause,
+        };
         let mut yields = 0..YIELDS;
         let mut pauses = 0..if self.overdue.load(Relaxed) { 0 } else { PAUSES };
         let mut is_over = || {
@@ -205,7 +217,10 @@ impl Line {
                 Err(TryLockError::Poisoned(error)) => return Some(error.into_inner()),
                 Err(TryLockError::WouldBlock) => {}
             }
-            if current::must_not_suspend() || self.is_abandoned() {
+            if current::must_not_suspend()
+                || self.is_abandoned()
+                || until.is_some_and(|until| until <= Instant::now())
+            {
                 return None;
             } else if !blocks_thread() {
                 if is_requested() {
@@ -214,14 +229,14 @@ impl Line {
                 yield_now();
                 if yields.next().is_none() {
                     let over = is_over();
-                    shield(|| sleep(if over { LOOK } else { PAUSE }));
+                    shield(|| sleep(no_longer_than(if over { LOOK } else { PAUSE })));
                     if over && poll_now(listener, libc::POLLIN) != 0 {
                         return None;
                     }
                 }
             } else if !blocks_worker() && !is_over() {
-                std::thread::sleep(PAUSE);
-            } else if poll_many(&[(listener, libc::POLLIN)], Some(LOOK)).is_some() {
+                std::thread::sleep(no_longer_than(PAUSE));
+            } else if poll_many(&[(listener, libc::POLLIN)], Some(no_longer_than(LOOK))).is_some() {
                 return None;
             }
         }
@@ -248,7 +263,7 @@ mod tests {
             let (line, listener) = (&line, &listener);
             let thread = scope.spawn(move || {
                 started.send(()).unwrap();
-                matches!(line.enter(listener.as_fd(), None).unwrap(), Entered::Taken(_))
+                matches!(line.enter(listener.as_fd(), None, None).unwrap(), Entered::Taken(_))
             });
             has_started.recv().unwrap();
             // That it finds the lock taken is likely, not needed.
@@ -258,6 +273,29 @@ mod tests {
             assert!(thread.join().unwrap());
         });
         assert_eq!(line.ahead.lock().unwrap().len(), 1);
+        assert_eq!(line.waiting.load(Relaxed), 0);
+    }
+
+    /// A listener's timeout counts while somebody else takes the line; in non-blocking mode there
+    /// is nothing to count. Nobody lets go of the lock here before all have given up.
+    #[test]
+    fn nobody_waits_longer_than_he_may() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let line = Line::default();
+        let ahead = line.ahead.lock().unwrap();
+        let gives_up = || {
+            for time in [0, 1, 20].map(Duration::from_millis) {
+                let until = Some(Instant::now() + time);
+                let entered = line.enter(listener.as_fd(), None, until).unwrap();
+                assert!(matches!(entered, Entered::Waits(_)));
+                assert!(until <= Some(Instant::now()));
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(gives_up);
+            scope.spawn(|| crate::Runtime::builder().workers(1).build().unwrap().run(gives_up));
+        });
+        drop(ahead);
         assert_eq!(line.waiting.load(Relaxed), 0);
     }
 
@@ -283,7 +321,7 @@ mod tests {
         assert!(line.ahead.try_lock().is_err() && !line.is_abandoned());
         drop(runtime);
         let waits = || {
-            let entered = line.enter(listener.as_fd(), Some(&mut Pace::default())).unwrap();
+            let entered = line.enter(listener.as_fd(), Some(&mut Pace::default()), None).unwrap();
             assert!(matches!(entered, Entered::Waits(_)));
             assert!(line.pop(listener.as_fd()).is_none());
         };
@@ -316,13 +354,13 @@ mod tests {
         std::thread::spawn(move || {
             builder().build().unwrap().run(|| {
                 for _ in 0..3 {
-                    let entered = line.enter(listener.as_fd(), None).unwrap();
+                    let entered = line.enter(listener.as_fd(), None, None).unwrap();
                     assert!(matches!(entered, Entered::Waits(_)));
                 }
                 // Where there is no connection, whoever is asked to end does.
                 let ends = crate::spawn(move || {
                     let idle = TcpListener::bind("127.0.0.1:0").unwrap();
-                    matches!(line.enter(idle.as_fd(), None), Ok(Entered::Waits(_)))
+                    matches!(line.enter(idle.as_fd(), None, None), Ok(Entered::Waits(_)))
                 });
                 crate::yield_now();
                 ends.cancel();

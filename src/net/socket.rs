@@ -5,17 +5,17 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::line::{Entered, Expecting, Line, Pace};
 use crate::op::decode::decode;
 use crate::op::perform::perform;
 use crate::op::{self, Habit, IOV_MAX, MAX_TRANSFER, Op};
 use crate::sched::batch::at_once;
-use crate::sched::{Detach, accepting_pass, connects_in_haste, current, perform_fd};
+use crate::sched::{Detach, accepting_pass, blocks_thread, connects_in_haste, current, perform_fd};
 use crate::sched::{submit_fd_within, submit_within};
 use crate::sys::file;
-use crate::sys::socket::{Incoming, Outgoing, SockAddr, take_error};
+use crate::sys::socket::{Incoming, Outgoing, SockAddr, poll_many, take_error};
 
 /// What std keeps in the kernel's socket, for all its descriptors, and a ring does not look at.
 #[derive(Debug, Default)]
@@ -243,26 +243,35 @@ impl<S: Into<OwnedFd> + AsFd> Socket<S> {
 
     /// `accept4`, unless one of the connections that were accepted ahead is left.
     pub(super) fn accept(&self) -> io::Result<(OwnedFd, SockAddr)> {
-        match self.modes().line.enter(self.as_fd(), None)? {
+        let until = self.patience();
+        match self.modes().line.enter(self.as_fd(), None, until)? {
             Entered::Taken(fd) => with_peer(fd),
-            Entered::Waits(_waits) => self.accept_one(),
+            Entered::Waits(_waits) => self.accept_one(until),
         }
     }
 
     /// The next connection for an iterator over them.
     pub(super) fn accept_next(&self, pace: &mut Pace) -> io::Result<OwnedFd> {
+        let until = self.patience();
         let takes = pace.is_prompt(accepting_pass()) && !self.is_nonblocking();
         let line = &self.modes().line;
-        let fd = match line.enter(self.as_fd(), takes.then_some(&mut *pace))? {
+        let fd = match line.enter(self.as_fd(), takes.then_some(&mut *pace), until)? {
             Entered::Taken(fd) => fd,
-            Entered::Waits(_waits) => self.accept_one()?.0,
+            Entered::Waits(_waits) => self.accept_one(until)?.0,
         };
         pace.returned(fd.as_raw_fd(), accepting_pass());
         Ok(fd)
     }
 
+    /// Until when a connection may be waited for; in non-blocking mode, not at all.
+    fn patience(&self) -> Option<Instant> {
+        let time =
+            if self.is_nonblocking() { Some(Duration::ZERO) } else { self.timeout(Way::Read) };
+        time.and_then(|time| Instant::now().checked_add(time))
+    }
+
     /// `accept4`, repeated while signals interrupt it, as std does.
-    fn accept_one(&self) -> io::Result<(OwnedFd, SockAddr)> {
+    fn accept_one(&self, until: Option<Instant>) -> io::Result<(OwnedFd, SockAddr)> {
         let mut addr = SockAddr::unknown();
         loop {
             let op = Op::Accept { fd: self.as_fd(), addr: &mut addr, flags: libc::SOCK_CLOEXEC };
@@ -271,7 +280,17 @@ impl<S: Into<OwnedFd> + AsFd> Socket<S> {
             let accepted = if self.is_nonblocking() && file::is_nonblocking(self.as_fd()) {
                 perform_fd(op) // which then does not wait
             } else {
-                in_time(submit_fd_within(op, self.timeout(Way::Read)))
+                let left = until.filter(|_| self.timeout(Way::Read).is_some());
+                let left = left.map(|until| until.saturating_duration_since(Instant::now()));
+                // The kernel gives a thread all of the listener's timeout, of which some is over.
+                let late = left.filter(|_| blocks_thread());
+                if late.is_some() && poll_many(&[(self.as_fd(), libc::POLLIN)], late).is_none() {
+                    if late == Some(Duration::ZERO) {
+                        return in_time(None);
+                    }
+                    continue;
+                }
+                in_time(submit_fd_within(op, left))
             };
             match accepted {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -8,7 +8,7 @@ use crate::coro::{
     park, spans, task, thread,
 };
 use crate::driver;
-use crate::driver::lower::{self, Attempt, Route};
+use crate::driver::lower::{self, Attempt, Reading, Route};
 use crate::op::{Habit, Op, Way, decode, perform};
 use crate::sys::clock;
 use std::ffi::CStr;
@@ -77,8 +77,9 @@ pub(crate) fn submit_here<'a>(op: impl FnOnce() -> Op<'a>) -> io::Result<u32> {
     // Now: the worker may not be kept over a suspension.
     let polls_first = worker.caps().polls_first();
     let mut done = 0;
-    if lower::may_attempt(pending.op(), worker.inline()) {
-        match attempt(worker, fiber, &mut pending) {
+    let reading = Reading::of(pending.op());
+    if lower::may_attempt(pending.op(), reading, worker.inline()) {
+        match attempt(worker, fiber, &mut pending, reading) {
             Attempt::Done(result) => return decode::decode(result),
             Attempt::Part(count) => done = count,
             Attempt::Refused => {}
@@ -197,7 +198,12 @@ fn with_threads(fiber: FiberPtr, pending: &mut Pending<'_>) -> i32 {
 
 /// Tries an op without waiting, after letting others run if it is their turn.
 #[inline(always)]
-fn attempt(mut worker: &Worker, fiber: FiberPtr, pending: &mut Pending<'_>) -> Attempt {
+fn attempt(
+    mut worker: &Worker,
+    fiber: FiberPtr,
+    pending: &mut Pending<'_>,
+    reading: Option<Reading<'_>>,
+) -> Attempt {
     if worker.inline().is_spent() {
         // SAFETY: `fiber` is the one that runs here.
         unsafe { suspend(fiber, &AfterSwitch::Breathe) };
@@ -206,7 +212,7 @@ fn attempt(mut worker: &Worker, fiber: FiberPtr, pending: &mut Pending<'_>) -> A
     if worker.refuses(fiber) {
         return Attempt::Refused; // the worker says so to the op
     }
-    if let Some(attempt) = lower::attempt(pending.op(), worker.inline(), worker.crowd()) {
+    if let Some(attempt) = lower::attempt(pending.op(), reading, worker.inline(), worker.crowd()) {
         return attempt;
     }
     let result = through_driver(fiber, pending);
@@ -214,7 +220,7 @@ fn attempt(mut worker: &Worker, fiber: FiberPtr, pending: &mut Pending<'_>) -> A
         cancel::report(fiber);
     }
     let worker = current::worker().expect("a fiber runs on a worker");
-    lower::judge(pending.op(), result, worker.inline())
+    lower::judge(pending.op(), reading, result, worker.inline())
 }
 
 /// Creates a file on the spot if its directory is known to be in memory and nothing there has its

@@ -84,6 +84,12 @@ impl<'scope, T> ScopedJoinHandle<'scope, T> {
         self.fiber.fiber()
     }
 
+    /// The fiber, under the name that the method has in std; see [`fiber`](Self::fiber).
+    #[inline]
+    pub fn thread(&self) -> &Fiber {
+        self.fiber()
+    }
+
     /// Asks the fiber to end early, as [`JoinHandle::cancel`].
     pub fn cancel(&self) {
         self.fiber.cancel();

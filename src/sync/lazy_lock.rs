@@ -4,7 +4,7 @@ use super::OnceLock;
 use crate::atomic::const_fn;
 use std::cell::Cell;
 use std::fmt;
-use std::ops::Deref;
+use std::ops::{Deref, DerefMut};
 use std::panic::{RefUnwindSafe, UnwindSafe};
 
 /// A value that is computed when it is first used. As [`std::sync::LazyLock`]; what computes it may
@@ -56,6 +56,62 @@ impl<T, F: FnOnce() -> T> LazyLock<T, F> {
             None => poisoned(),
         })
     }
+
+    /// As [`force`](Self::force), for whoever has the lock to himself: the value may be changed.
+    ///
+    /// # Panics
+    /// If the computation panics, or has panicked.
+    ///
+    /// # Examples
+    /// ```
+    /// use ramie::sync::LazyLock;
+    ///
+    /// let mut lazy = LazyLock::new(|| 92);
+    /// *LazyLock::force_mut(&mut lazy) = 44;
+    /// assert_eq!(*lazy, 44);
+    /// ```
+    #[inline]
+    pub fn force_mut(this: &mut Self) -> &mut T {
+        if this.value.get_mut().is_none() {
+            Self::force(this);
+        }
+        this.value.get_mut().expect("it has just been computed")
+    }
+}
+
+impl<T, F> LazyLock<T, F> {
+    /// The value, if it has been computed. Never waits.
+    ///
+    /// # Examples
+    /// ```
+    /// use ramie::sync::LazyLock;
+    ///
+    /// let lazy = LazyLock::new(|| 92);
+    /// assert_eq!(LazyLock::get(&lazy), None);
+    /// let _ = LazyLock::force(&lazy);
+    /// assert_eq!(LazyLock::get(&lazy), Some(&92));
+    /// ```
+    #[inline]
+    pub fn get(this: &Self) -> Option<&T> {
+        this.value.get()
+    }
+
+    /// The value, to be changed, if it has been computed.
+    ///
+    /// # Examples
+    /// ```
+    /// use ramie::sync::LazyLock;
+    ///
+    /// let mut lazy = LazyLock::new(|| 92);
+    /// assert_eq!(LazyLock::get_mut(&mut lazy), None);
+    /// let _ = LazyLock::force(&lazy);
+    /// *LazyLock::get_mut(&mut lazy).unwrap() = 44;
+    /// assert_eq!(*lazy, 44);
+    /// ```
+    #[inline]
+    pub fn get_mut(this: &mut Self) -> Option<&mut T> {
+        this.value.get_mut()
+    }
 }
 
 #[cold]
@@ -68,6 +124,15 @@ impl<T, F: FnOnce() -> T> Deref for LazyLock<T, F> {
     #[inline]
     fn deref(&self) -> &T {
         Self::force(self)
+    }
+}
+
+impl<T, F: FnOnce() -> T> DerefMut for LazyLock<T, F> {
+    /// # Panics
+    /// As [`force_mut`](LazyLock::force_mut).
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        Self::force_mut(self)
     }
 }
 

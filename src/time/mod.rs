@@ -15,7 +15,9 @@ mod interval;
 mod timeout;
 
 pub use interval::{Interval, MissedTick, interval, interval_at};
-pub use std::time::{Duration, Instant};
+pub use std::time::{
+    Duration, Instant, SystemTime, SystemTimeError, TryFromFloatSecsError, UNIX_EPOCH,
+};
 pub use timeout::{Elapsed, deadline, timeout, within};
 
 use crate::coro::{OnCancel, Signal};

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::event::{Event, EventKind};
 use super::places::{Concern, Directory, Id, Place, Places, Wd, join};
-use super::scan::{unwatch, watch, watch_itself, watch_tree};
+use super::scan::{unwatch, watch, watch_below, watch_tree};
 use crate::sys::inotify;
 
 /// How many records may lie between the two halves of a rename.
@@ -368,7 +368,7 @@ impl<V> State<V> {
         let counts = (self.places.count(id, from), self.places.count(id, to));
         // Is the directory that is known at its old place the one that was renamed? By the time it
         // was looked for there, another one may have had the name.
-        let is_there = if is_dir { watch_itself(fd, &new).ok() } else { None };
+        let is_there = if is_dir { watch_below(fd, &root, to).ok() } else { None };
         let is_known = !is_dir || (is_there.is_some() && is_there == self.places.find(id, from));
         if is_known && counts == (usize::from(is_dir), 0) {
             self.tell(id, EventKind::Rename { from: old }, new);

@@ -17,6 +17,7 @@ use crate::coro::{FiberList, PendingPtr};
 use crate::op::{Op, perform};
 use io_uring::{cqueue, opcode, squeue, types};
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
@@ -26,7 +27,7 @@ mod ring;
 mod setup;
 mod wait;
 
-use ring::{Completion, Ring};
+use ring::Ring;
 use wait::Arm;
 
 pub(crate) use setup::look;
@@ -128,29 +129,37 @@ impl Uring {
     }
 
     /// Hands one op over; `false` if there is no room.
-    #[inline]
+    #[inline(always)]
     fn start(&mut self, op: PendingPtr, ready: &FiberList) -> bool {
-        let user_data = to_user_data(op);
+        // The commonest of those that come in crowds: written straight into the queue. The others
+        // are copied there, which has to wait for the stores that made them. (So would this one, if
+        // the way around a full queue were handed the entry.)
         // SAFETY: the op is ours since `enqueue`, and this is the only reference to it.
-        let room = match unsafe { op.op() } {
-            // The commonest of those that come in crowds: written straight into the queue. The
-            // others are copied there, which has to wait for the stores that made them.
-            Op::Read { fd, buf, offset, nowait, .. } => {
-                let entry = encode::read(fd, buf.as_mut_ptr(), buf.len(), *offset, *nowait);
-                // SAFETY: what the entry points to outlives the op's completion: the invariant of
-                // `coro/pending.rs`.
-                unsafe { self.push(entry.user_data(user_data), ready) }
+        if let Op::Read { fd, buf, offset, nowait, .. } = unsafe { op.op() } {
+            let entry = encode::read(fd, buf.as_mut_ptr(), buf.len(), *offset, *nowait)
+                .user_data(op.to_user_data() | TAG_OP);
+            // SAFETY: what the entry points to outlives the op's completion: the invariant of
+            // `coro/pending.rs`.
+            if unsafe { self.ring.push(&entry) } {
+                op.owe();
+                return true;
             }
-            op => {
-                if let Op::Recv { turn, .. } = op {
-                    *turn = self.turns;
-                }
-                let entry = encode::encode(op);
-                // SAFETY: as above.
-                unsafe { self.push(entry.user_data(user_data), ready) }
-            }
-        };
-        if !room {
+        }
+        self.start_other(op, ready)
+    }
+
+    /// As `start`, for what is no plain read, or finds the queue full.
+    #[inline(never)]
+    fn start_other(&mut self, op: PendingPtr, ready: &FiberList) -> bool {
+        let user_data = to_user_data(op);
+        // SAFETY: as in `start`.
+        let filled = unsafe { op.op() };
+        if let Op::Recv { turn, .. } = filled {
+            *turn = self.turns;
+        }
+        let entry = encode::encode(filled);
+        // SAFETY: as in `start`.
+        if !unsafe { self.push(entry.user_data(user_data), ready) } {
             return false;
         }
         op.owe();
@@ -280,16 +289,16 @@ impl Uring {
     #[inline]
     fn reap(&mut self, ready: &FiberList) -> usize {
         let mut count = 0;
-        let mut batch = [(0, 0, 0); BATCH];
+        let mut batch = [const { MaybeUninit::uninit() }; BATCH];
         loop {
             let taken = self.ring.next_completions(&mut batch);
-            if taken == 0 {
+            if taken.is_empty() {
                 break;
             }
-            count += taken;
-            fetch_ahead(&batch[..taken]);
-            for &(user_data, result, flags) in &batch[..taken] {
-                self.completed(user_data, result, flags, ready);
+            count += taken.len();
+            fetch_ahead(taken);
+            for entry in taken {
+                self.completed(entry, ready);
             }
         }
         if count != 0 {
@@ -299,16 +308,23 @@ impl Uring {
     }
 
     #[inline]
-    fn completed(&mut self, user_data: u64, result: i32, flags: u32, ready: &FiberList) {
+    fn completed(&mut self, entry: &cqueue::Entry, ready: &FiberList) {
+        let (user_data, result, flags) = (entry.user_data(), entry.result(), entry.flags());
+        if user_data & TAGS != TAG_OP {
+            return self.other_completed(user_data, result, flags, ready);
+        }
+        // SAFETY: we sent it, and the op is not complete before all that is owed to it has come:
+        // this completion is one of them.
+        let op = unsafe { PendingPtr::from_user_data(user_data) };
+        self.op_completed(op, result, flags, ready);
+    }
+
+    /// A completion of anything but a plain op.
+    #[inline(never)]
+    fn other_completed(&mut self, user_data: u64, result: i32, flags: u32, ready: &FiberList) {
         match user_data & TAGS {
-            TAG_OP => {
-                // SAFETY: we sent it, and the op is not complete before all that is owed to it has
-                // come: this completion is one of them.
-                let op = unsafe { PendingPtr::from_user_data(user_data & !TAGS) };
-                self.op_completed(op, result, flags, ready);
-            }
             TAG_CANCEL => {
-                // SAFETY: as above.
+                // SAFETY: as in `completed`.
                 let op = unsafe { PendingPtr::from_user_data(user_data & !TAGS) };
                 if op.pay() {
                     self.complete(op, ready);
@@ -317,7 +333,7 @@ impl Uring {
             TAG_DETACHED => self.close_completed(user_data >> TAG_BITS, result),
             TAG_WAKE => self.arm.woken(),
             TAG_MANY => {
-                // SAFETY: as above.
+                // SAFETY: as in `completed`.
                 let op = unsafe { PendingPtr::from_user_data(user_data & !TAGS) };
                 self.one_of_many(op, result, cqueue::more(flags), ready);
             }
@@ -508,23 +524,26 @@ fn to_user_data(op: PendingPtr) -> u64 {
 }
 
 /// With many fibers in flight their stacks are out of the nearer caches. What the completions and
-/// the resumes to come will touch is fetched for all of a batch at once: the op and the frames
-/// above it first, then the fiber's header, of which the op knows where it is.
+/// the resumes to come will touch is fetched for all of a batch at once: the op, the frames above
+/// it, and those below, which the switch was left from, first; then the fiber's header, of which
+/// the op knows where it is.
 #[inline]
-fn fetch_ahead(batch: &[Completion]) {
+fn fetch_ahead(batch: &[cqueue::Entry]) {
     const LINE: usize = 64;
-    const FRAMES: usize = 4;
+    const FRAMES: usize = 5;
+    /// What `suspend` and its callers keep below the op.
+    const BELOW: usize = 96;
     if batch.len() < 2 {
         return;
     }
-    let ops = || batch.iter().filter(|(user_data, ..)| user_data & TAGS == TAG_OP);
-    for (user_data, ..) in ops() {
-        let op = std::ptr::without_provenance::<u8>(*user_data as usize);
-        (0..FRAMES).for_each(|line| prefetch(op.wrapping_add(line * LINE).cast()));
+    let ops = || batch.iter().map(cqueue::Entry::user_data).filter(|data| data & TAGS == TAG_OP);
+    for user_data in ops() {
+        let frames = std::ptr::without_provenance::<u8>(user_data as usize).wrapping_sub(BELOW);
+        (0..FRAMES).for_each(|line| prefetch(frames.wrapping_add(line * LINE).cast()));
     }
-    for (user_data, ..) in ops() {
+    for user_data in ops() {
         // SAFETY: as in `completed`; the op is not complete yet.
-        let op = unsafe { PendingPtr::from_user_data(*user_data) };
+        let op = unsafe { PendingPtr::from_user_data(user_data) };
         op.fiber().prefetch();
     }
 }

@@ -7,13 +7,10 @@ use crate::sys::mask::{self, Cap};
 use io_uring::{CompletionQueue, EnterFlags, IoUring, SubmissionQueue, Submitter};
 use io_uring::{cqueue, squeue, types};
 use std::io;
-use std::mem::ManuallyDrop;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::os::fd::{AsRawFd, RawFd};
 use std::ptr::NonNull;
 use std::time::Duration;
-
-/// A completion: `user_data`, result, flags.
-pub(super) type Completion = (u64, i32, u32);
 
 /// See the module's head. Used by one thread only.
 pub(super) struct Ring {
@@ -125,16 +122,20 @@ impl Ring {
         self.next_entry().map(|entry| (entry.user_data(), entry.result()))
     }
 
-    /// As many completions as there are and as fit in.
+    /// As many completions as there are and as fit in, perhaps fewer; none if there are none.
     #[inline]
-    pub(super) fn next_completions(&mut self, batch: &mut [Completion]) -> usize {
-        let mut count = 0;
-        for place in batch {
-            let Some(entry) = self.next_entry() else { break };
-            *place = (entry.user_data(), entry.result(), entry.flags());
-            count += 1;
+    pub(super) fn next_completions<'a>(
+        &mut self,
+        batch: &'a mut [MaybeUninit<cqueue::Entry>],
+    ) -> &'a [cqueue::Entry] {
+        if self.cq.is_empty() {
+            self.cq.sync();
         }
-        count
+        let taken = self.cq.fill(batch);
+        if !taken.is_empty() {
+            self.skip_flag = 0;
+        }
+        taken
     }
 
     /// Tells the kernel that what `next_completion` returned may be overwritten.

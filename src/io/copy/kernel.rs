@@ -6,7 +6,7 @@
 //! | a file          | a socket             | `splice` to a pipe of our own, and from there          |
 //! | a file          | a pipe               | `splice`                                               |
 //! | a pipe          | a file, socket, pipe | `splice`                                               |
-//! | a socket        | a pipe               | `splice`                                               |
+//! | a socket        | a pipe               | `splice`, unless it is an output that is not locked    |
 //! | a file          | a socket, a pipe     | on a plain thread: `sendfile`                          |
 //! | everything else |                      | a buffer                                               |
 //!
@@ -142,6 +142,8 @@ impl Way {
             }
             // Without a driver that waits first, the call would wait with the lock.
             _ if locks && blocks_thread() => None,
+            // So would who comes too late at a TCP stream, which heeds no flag of a splice.
+            (Kind::Socket, _) if locks && !locks_source => None,
             (Kind::Other, _) | (_, Kind::Other) => None,
             _ if !splices() || (blocks_thread() && transfer::heeds_sigpipe()) => None,
             (Kind::Pipe, _) | (_, Kind::Pipe) => Some(Way::Pipe(source, target)),
@@ -190,13 +192,23 @@ impl Way {
             }
             Way::Through(reader, writer, room) => {
                 let len = limit.min(*room);
-                let taken = match source.alone(&mut || splice(from, writer.as_fd(), len, 0))? {
-                    Step::Bytes(taken) => taken,
-                    step => return Ok(step),
-                };
+                let mut behind = None;
+                let splice = || splice(from, writer.as_fd(), len, 0);
+                let taken = source.alone(&mut || {
+                    let taken = splice();
+                    behind = position(from);
+                    taken
+                })?;
+                let Step::Bytes(taken) = taken else { return Ok(taken) };
                 let (left, result) = pour(reader.as_fd(), to, sink, taken, copied);
                 if left != 0 {
-                    transfer::seek_back(from, left);
+                    // Others may have read on meanwhile: then it is lost.
+                    let _ = source.alone(&mut || {
+                        if position(from) == behind {
+                            transfer::seek_back(from, left);
+                        }
+                        Ok(Step::End)
+                    });
                 }
                 return result;
             }

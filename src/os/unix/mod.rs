@@ -2,6 +2,7 @@
 
 pub mod fs;
 pub mod net;
+pub mod prelude;
 #[expect(unsafe_code, reason = "`pre_exec` is an unsafe method")]
 pub mod process;
 

@@ -28,10 +28,10 @@ pub trait CommandExt: sealed::Sealed {
     /// let mut command = ramie::process::Command::new("id");
     /// command.uid(65534).gid(65534);
     /// ```
-    fn uid(&mut self, id: u32) -> &mut Self;
+    fn uid(&mut self, id: u32) -> &mut Command;
 
     /// Sets the child's group ID.
-    fn gid(&mut self, id: u32) -> &mut Self;
+    fn gid(&mut self, id: u32) -> &mut Command;
 
     /// Schedules a closure to be run in the child just before `exec`. May be called several times;
     /// the closures are run in the order of the calls. An error that one returns is the error of
@@ -42,7 +42,7 @@ pub trait CommandExt: sealed::Sealed {
     /// call nothing but what is async-signal-safe: no locks, no allocation, nothing of this crate.
     /// See [`std::os::unix::process::CommandExt::pre_exec`]. On a fiber, it runs in a copy not of
     /// the thread that calls `spawn`, but of one of the blocking pool.
-    unsafe fn pre_exec<F>(&mut self, f: F) -> &mut Self
+    unsafe fn pre_exec<F>(&mut self, f: F) -> &mut Command
     where
         F: FnMut() -> io::Result<()> + Send + Sync + 'static;
 
@@ -55,24 +55,24 @@ pub trait CommandExt: sealed::Sealed {
     fn exec(&mut self) -> io::Error;
 
     /// Sets the first argument, by which the program is told its own name.
-    fn arg0<S: AsRef<OsStr>>(&mut self, arg: S) -> &mut Self;
+    fn arg0<S: AsRef<OsStr>>(&mut self, arg: S) -> &mut Command;
 
     /// Sets the child's process group; 0 is a new one, of the child's own number.
-    fn process_group(&mut self, pgroup: i32) -> &mut Self;
+    fn process_group(&mut self, pgroup: i32) -> &mut Command;
 }
 
 impl CommandExt for Command {
-    fn uid(&mut self, id: u32) -> &mut Self {
+    fn uid(&mut self, id: u32) -> &mut Command {
         self.std_mut().uid(id);
         self
     }
 
-    fn gid(&mut self, id: u32) -> &mut Self {
+    fn gid(&mut self, id: u32) -> &mut Command {
         self.std_mut().gid(id);
         self
     }
 
-    unsafe fn pre_exec<F>(&mut self, f: F) -> &mut Self
+    unsafe fn pre_exec<F>(&mut self, f: F) -> &mut Command
     where
         F: FnMut() -> io::Result<()> + Send + Sync + 'static,
     {
@@ -85,12 +85,12 @@ impl CommandExt for Command {
         self.std_mut().exec()
     }
 
-    fn arg0<S: AsRef<OsStr>>(&mut self, arg: S) -> &mut Self {
+    fn arg0<S: AsRef<OsStr>>(&mut self, arg: S) -> &mut Command {
         self.std_mut().arg0(arg);
         self
     }
 
-    fn process_group(&mut self, pgroup: i32) -> &mut Self {
+    fn process_group(&mut self, pgroup: i32) -> &mut Command {
         self.std_mut().process_group(pgroup);
         self
     }
