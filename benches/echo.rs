@@ -12,7 +12,11 @@
 //! second and ramie is the scheduler's, and that of a stack per connection.
 //!
 //! Without io_uring, on epoll, the peer is tokio on its `current_thread` runtime: metrics of their
-//! own, in which both may use epoll only.
+//! own, in which all may use epoll only. The limit is a bare loop: for each event one receive and
+//! one send. A message fills the buffer it is read into, so that a reader does not know whether
+//! that was all, and the call that finds out is a tenth of what a request costs. The bare loop has
+//! the kernel look (its sockets are watched by level), tokio makes the call, ramie has learnt that
+//! it need not.
 //!
 //! Each server is a process of its own on core 0; the load comes from core 1.
 
@@ -25,14 +29,15 @@ use io_uring::{SubmissionQueue, Submitter, cqueue, opcode, squeue, types};
 use load::{Buffers, Client, MESSAGE, Server};
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
 use std::time::Duration;
 
 /// Who serves, by what name this program knows it, and how.
 type Contender = (&'static str, &'static str, fn());
 const BY_RING: &[Contender] =
     &[(OURS, "ramie", ours), ("io_uring", "raw", raw), ("io_uring, in turn", "turn", in_turn)];
-const BY_EPOLL: &[Contender] = &[(OURS, "poll", ours_by_epoll), ("tokio", "tokio", on_tokio)];
+const BY_EPOLL: &[Contender] =
+    &[(OURS, "poll", ours_by_epoll), ("tokio", "tokio", on_tokio), ("epoll", "bare", bare)];
 
 struct Metrics {
     connections: usize,
@@ -140,6 +145,41 @@ fn serve(runtime: Option<ramie::Runtime>) {
             });
         }
     });
+}
+
+fn bare() {
+    let listener = listener();
+    // SAFETY: numbers only.
+    let set = unsafe { libc::epoll_create1(0) };
+    let watch = |fd: RawFd| {
+        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: fd as u64 };
+        // SAFETY: reads a live local.
+        let failed = unsafe { libc::epoll_ctl(set, libc::EPOLL_CTL_ADD, fd, &raw mut event) };
+        assert_eq!(failed, 0, "epoll knows sockets");
+    };
+    watch(listener.as_raw_fd());
+    let mut events = [libc::epoll_event { events: 0, u64: 0 }; 256];
+    let mut text = [0_u8; MESSAGE];
+    loop {
+        // SAFETY: the events are ours to write.
+        let count = unsafe { libc::epoll_wait(set, events.as_mut_ptr(), 256, -1) };
+        for event in &events[..usize::try_from(count).unwrap_or(0)] {
+            let fd = event.u64 as RawFd;
+            if fd == listener.as_raw_fd() {
+                watch(listener.accept().expect("a connection").0.into_raw_fd());
+                continue;
+            }
+            // SAFETY: the text is ours, and the descriptor nobody else's.
+            unsafe {
+                let len = libc::recv(fd, text.as_mut_ptr().cast(), MESSAGE, libc::MSG_DONTWAIT);
+                if let Ok(len @ 1..) = usize::try_from(len) {
+                    libc::send(fd, text.as_ptr().cast(), len, libc::MSG_NOSIGNAL);
+                } else {
+                    libc::close(fd);
+                }
+            }
+        }
+    }
 }
 
 fn listener() -> TcpListener {
