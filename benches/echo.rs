@@ -8,11 +8,17 @@
 //! A server that reads, writes what it has read, and then reads again cannot have all of that: its
 //! receive is an operation of its own each time, and begins when the send has ended. The second
 //! limit, "in turn", is a bare ring that does just this, with 64 bytes of memory per connection.
-//! What lies between the two limits is the price of `read` and `write`; what lies between the
-//! second and ramie is the scheduler's, and that of a stack per connection.
+//! What lies between the two limits is the price of `read` and `write`. The third, "a page each",
+//! is the second with each connection's 64 bytes where a stack would have them: on a page of their
+//! own, as far apart as stacks. What lies between these two is the least that a stack for each
+//! connection costs, in address translation and caches; the rest is the scheduler's.
 //!
 //! Without io_uring, on epoll, the peer is tokio on its `current_thread` runtime: metrics of their
-//! own, in which both may use epoll only.
+//! own, in which all may use epoll only. The limit is a bare loop: for each event one receive and
+//! one send. A message fills the buffer it is read into, so that a reader does not know whether
+//! that was all, and the call that finds out is a tenth of what a request costs. The bare loop has
+//! the kernel look (its sockets are watched by level), tokio makes the call, ramie has learnt that
+//! it need not.
 //!
 //! Each server is a process of its own on core 0; the load comes from core 1.
 
@@ -25,14 +31,19 @@ use io_uring::{SubmissionQueue, Submitter, cqueue, opcode, squeue, types};
 use load::{Buffers, Client, MESSAGE, Server};
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
 use std::time::Duration;
 
 /// Who serves, by what name this program knows it, and how.
 type Contender = (&'static str, &'static str, fn());
-const BY_RING: &[Contender] =
-    &[(OURS, "ramie", ours), ("io_uring", "raw", raw), ("io_uring, in turn", "turn", in_turn)];
-const BY_EPOLL: &[Contender] = &[(OURS, "poll", ours_by_epoll), ("tokio", "tokio", on_tokio)];
+const BY_RING: &[Contender] = &[
+    (OURS, "ramie", ours),
+    ("io_uring", "raw", raw),
+    ("io_uring, in turn", "turn", in_turn),
+    ("in turn, a page each", "pages", in_turn_a_page_each),
+];
+const BY_EPOLL: &[Contender] =
+    &[(OURS, "poll", ours_by_epoll), ("tokio", "tokio", on_tokio), ("epoll", "bare", bare)];
 
 struct Metrics {
     connections: usize,
@@ -142,6 +153,41 @@ fn serve(runtime: Option<ramie::Runtime>) {
     });
 }
 
+fn bare() {
+    let listener = listener();
+    // SAFETY: numbers only.
+    let set = unsafe { libc::epoll_create1(0) };
+    let watch = |fd: RawFd| {
+        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: fd as u64 };
+        // SAFETY: reads a live local.
+        let failed = unsafe { libc::epoll_ctl(set, libc::EPOLL_CTL_ADD, fd, &raw mut event) };
+        assert_eq!(failed, 0, "epoll knows sockets");
+    };
+    watch(listener.as_raw_fd());
+    let mut events = [libc::epoll_event { events: 0, u64: 0 }; 256];
+    let mut text = [0_u8; MESSAGE];
+    loop {
+        // SAFETY: the events are ours to write.
+        let count = unsafe { libc::epoll_wait(set, events.as_mut_ptr(), 256, -1) };
+        for event in &events[..usize::try_from(count).unwrap_or(0)] {
+            let fd = event.u64 as RawFd;
+            if fd == listener.as_raw_fd() {
+                watch(listener.accept().expect("a connection").0.into_raw_fd());
+                continue;
+            }
+            // SAFETY: the text is ours, and the descriptor nobody else's.
+            unsafe {
+                let len = libc::recv(fd, text.as_mut_ptr().cast(), MESSAGE, libc::MSG_DONTWAIT);
+                if let Ok(len @ 1..) = usize::try_from(len) {
+                    libc::send(fd, text.as_ptr().cast(), len, libc::MSG_NOSIGNAL);
+                } else {
+                    libc::close(fd);
+                }
+            }
+        }
+    }
+}
+
 fn listener() -> TcpListener {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     println!("{}", listener.local_addr().expect("it is bound").port());
@@ -224,8 +270,31 @@ fn raw() {
 /// `IORING_RECVSEND_POLL_FIRST`: what has just been read empty is not read in vain.
 const POLL_FIRST: u16 = 1;
 
-/// A message is received, sent, and only then is the next one received.
 fn in_turn() {
+    serve_in_turn(|_| Box::into_raw(Box::new([0; MESSAGE])).cast());
+}
+
+fn in_turn_a_page_each() {
+    serve_in_turn(page);
+}
+
+/// Room for a message near the top of what could be a stack of the default size, in one of 16
+/// places, as ramie's are.
+fn page(number: usize) -> *mut u8 {
+    const STACK: usize = 256 << 10;
+    let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE);
+    let flags = flags | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_STACK;
+    // SAFETY: new memory, which is never freed.
+    let stack = unsafe { libc::mmap(std::ptr::null_mut(), STACK, access, flags, -1, 0) };
+    assert_ne!(stack, libc::MAP_FAILED, "no memory");
+    // SAFETY: it is ours. Where the kernel knows no huge pages it refuses, and that is as well.
+    unsafe { libc::madvise(stack, STACK, libc::MADV_NOHUGEPAGE) };
+    stack.cast::<u8>().wrapping_add(STACK - (number % 16 + 2) * MESSAGE)
+}
+
+/// A message is received, sent, and only then is the next one received. `new` makes room for the
+/// messages of a connection, which is never freed.
+fn serve_in_turn(new: impl Fn(usize) -> *mut u8) {
     let listener = listener();
     let mut ring = load::ring(4096);
     let (mut submitter, mut sq, mut cq) = ring.split();
@@ -250,8 +319,7 @@ fn in_turn() {
             if texts.len() <= fd as usize {
                 texts.resize_with(fd as usize + 1, || None);
             }
-            let new = || Box::into_raw(Box::new([0; MESSAGE])).cast();
-            let text = *texts[fd as usize].get_or_insert_with(new);
+            let text = *texts[fd as usize].get_or_insert_with(|| new(fd as usize));
             queue.push(match (kind, result) {
                 (SEND, _) => opcode::Recv::new(types::Fd(fd), text, MESSAGE as u32)
                     .ioprio(POLL_FIRST)

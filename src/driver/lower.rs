@@ -276,6 +276,9 @@ fn transfer(op: &mut Op<'_>, inline: &Inline) -> Attempt {
         _ => return Attempt::Refused,
     };
     inline.spend(usize::try_from(result).unwrap_or(0));
+    if let Op::Recv { habit: Some(habit), .. } = op {
+        habit.followed(result != -libc::EAGAIN);
+    }
     if result != -libc::EAGAIN || flags & libc::MSG_DONTWAIT != 0 {
         return Attempt::Done(result);
     }

@@ -49,6 +49,9 @@ pub(crate) struct Habit {
     position: AtomicU64,
     /// See [`Kept`]; 0 if nobody has asked, `NOT_KEPT`.
     kept: AtomicU64,
+    /// How often in a row nothing was left by a read that had waited and was filled. `FILLED` if
+    /// the last read was one.
+    fills: AtomicU8,
 }
 
 /// A stream socket for which epoll may be told once what to watch, as long as its owner lives:
@@ -67,6 +70,11 @@ const DRAINS: u64 = 1;
 /// The next owner's.
 static OWNERS: AtomicU64 = AtomicU64::new(1);
 
+/// In `fills`, beside the count.
+const FILLED: u8 = 1 << 7;
+/// So often makes it a habit.
+const OFTEN: u8 = 4;
+
 const UNKNOWN: u64 = u64::MAX;
 const STORED: u8 = 1;
 const STREAM: u8 = 2;
@@ -81,6 +89,7 @@ impl Habit {
             stored: AtomicU8::new(0),
             position: AtomicU64::new(UNKNOWN),
             kept: AtomicU64::new(0),
+            fills: AtomicU8::new(0),
         }
     }
 
@@ -102,6 +111,35 @@ impl Habit {
             Some(drains) => OWNERS.fetch_add(1, Relaxed) << 1 | u64::from(drains),
         };
         _ = self.kept.compare_exchange(0, bits, Relaxed, Relaxed);
+    }
+
+    /// A read that had waited was filled. If that has left nothing each time, the next one had
+    /// better wait as well.
+    #[inline]
+    pub(crate) fn filled(&self) {
+        let count = self.fills.load(Relaxed) & !FILLED;
+        if count >= OFTEN {
+            self.set_reads(Way::Ring);
+        } else {
+            self.fills.store(count | FILLED, Relaxed);
+        }
+    }
+
+    /// A read has found something at once, or nothing: what the last one has left.
+    #[inline]
+    pub(crate) fn followed(&self, something: bool) {
+        let fills = self.fills.load(Relaxed);
+        if fills & FILLED != 0 {
+            let count = if something { 0 } else { (fills & !FILLED) + 1 };
+            self.fills.store(count, Relaxed);
+        }
+    }
+
+    /// What was believed to be empty was not, or is not any more: the next time it is not believed.
+    #[cold]
+    pub(crate) fn had_more(&self) {
+        self.fills.store(OFTEN - 1, Relaxed);
+        self.set_reads(Way::Try);
     }
 
     /// A file that has just been opened with these flags, and is known to be no pipe if

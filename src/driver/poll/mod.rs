@@ -4,6 +4,7 @@
 //! |--------------|----------------------------------------------------------------------------|
 //! | `attempt.rs` | an op without waiting, or on a thread once it is ready                     |
 //! | `table.rs`   | who waits for which descriptor, and what epoll has been told               |
+//! | `doubts.rs`  | who waits for what a look would find, if it is there                       |
 //! | `close.rs`   | closing without waiting for file systems that have to ask somebody         |
 //!
 //! An op is tried as soon as it is taken over. What would have to wait is tried again when epoll
@@ -34,11 +35,13 @@ use std::time::Duration;
 
 mod attempt;
 mod close;
+mod doubts;
 mod table;
 
 pub(crate) use attempt::perform_ready;
 use attempt::{Outcome, attempt, attempt_ready};
-use table::{Armed, Table, Waiter, meaning};
+use doubts::Doubts;
+use table::{Armed, ERRORS, Promise, Table, Waiter, meaning};
 
 /// Events taken at once.
 const EVENTS: usize = 256;
@@ -63,6 +66,7 @@ pub(crate) struct Poll {
     wake: OwnedFd,
     caps: Arc<Caps>,
     table: Table,
+    doubts: Doubts,
     /// Ops that are done, whose fibers the next turn makes ready.
     done: PendingList,
     /// Ops to be tried again at `retry_at_ns`.
@@ -93,6 +97,7 @@ impl Poll {
             wake,
             caps: Caps::of_poll(),
             table: Table::default(),
+            doubts: Doubts::default(),
             done: PendingList::new(),
             later: Vec::new(),
             retry_at_ns: 0,
@@ -141,21 +146,25 @@ impl Poll {
         op.polling().set(false);
         // SAFETY: the op is ours since `enqueue`, and the reference does not leave this line.
         let (from, first) = first_step(unsafe { op.op() });
-        if let First::Wait(events) = first
-            && !self.may_be_ready(from, events)
-        {
-            return self.settle(op, from, Outcome::Wait(events), ready);
-        }
-        if let First::Tried(events) = first {
-            return self.settle(op, from, Outcome::Wait(events), ready);
+        match first {
+            First::Wait(events) => match self.promise(from, events) {
+                Promise::Nothing => return self.settle(op, from, Outcome::Wait(events), ready),
+                Promise::Doubt if !self.ending => {
+                    return self.wait_in_doubt(op, from, events, ready);
+                }
+                _ => {}
+            },
+            First::Tried(events) => return self.settle(op, from, Outcome::Wait(events), ready),
+            First::Try => {}
         }
         self.try_now(op, from, ready);
     }
 
-    /// Whether an op that had better wait first would miss what has happened already.
+    /// What an op would find that had better wait first.
     #[inline]
-    fn may_be_ready(&mut self, from: Origin, events: u32) -> bool {
-        from.kept.is_some_and(|kept| !self.table.entry(from.fd).is_empty(kept, events))
+    fn promise(&mut self, from: Origin, events: u32) -> Promise {
+        let entry = from.kept.map(|kept| self.table.entry(from.fd).promise(kept, events));
+        entry.unwrap_or(Promise::Nothing)
     }
 
     #[inline]
@@ -196,10 +205,15 @@ impl Poll {
 
     #[inline]
     fn wait_for(&mut self, waiter: Waiter, from: Origin, ready: &FiberList) {
-        let entry = self.table.entry(from.fd);
         if let Some(kept) = from.kept {
-            entry.used_up(kept, waiter.events);
+            self.table.entry(from.fd).used_up(kept, waiter.events);
         }
+        self.wait_for_next(waiter, from, ready);
+    }
+
+    #[inline]
+    fn wait_for_next(&mut self, waiter: Waiter, from: Origin, ready: &FiberList) {
+        let entry = self.table.entry(from.fd);
         match entry.arm(&self.epoll, from.fd, waiter.events, from.kept) {
             Armed::Yes => {
                 entry.push(waiter);
@@ -231,8 +245,13 @@ impl Poll {
             op.complete(ready);
         }
         if self.seen.is_empty() {
-            let Some(timeout) = self.patience(ready, wait) else { return };
-            self.ask(timeout);
+            if self.has_doubts() {
+                self.ask_in_doubt(ready);
+            }
+            if self.seen.is_empty() {
+                let Some(timeout) = self.patience(ready, wait) else { return };
+                self.ask(timeout);
+            }
         }
         // With others in line there is a fair share for what comes.
         let most = SLICE.max(ready.len());
@@ -268,7 +287,9 @@ impl Poll {
     #[inline]
     fn ask(&mut self, timeout: Option<Duration>) {
         self.skipped = false;
-        self.seen = 0..self.epoll.wait(&mut self.events[..], timeout);
+        let count = self.epoll.wait(&mut self.events[..], timeout);
+        self.seen = 0..count;
+        self.doubts.told(count, self.all_events());
     }
 
     /// With many fibers in flight their stacks are out of the nearer caches. What these events will
@@ -301,14 +322,21 @@ impl Poll {
         }
         let (fd, _) = meaning(event);
         let Some(entry) = self.table.get(fd) else { return };
-        let is_kept = entry.is_kept();
-        let mut left = entry.waiters.len();
+        let nobody = entry.waiters.is_empty();
         if !entry.came(event)
-            || (is_kept && left == 0 && entry.is_unwanted() && !entry.forget(&self.epoll, fd))
+            || (entry.is_kept() && nobody && entry.is_unwanted() && !entry.forget(&self.epoll, fd))
         {
             return self.stray();
         }
-        let always = (libc::EPOLLERR | libc::EPOLLHUP) as u32;
+        self.serve(fd, event.events(), true, ready);
+    }
+
+    /// Tries those that wait for `happened` on `fd`; `told` unless that is not certain.
+    #[inline]
+    fn serve(&mut self, fd: RawFd, happened: u32, told: bool, ready: &FiberList) {
+        let Some(entry) = self.table.get(fd) else { return };
+        let is_kept = entry.is_kept();
+        let mut left = entry.waiters.len();
         // What has been tried in vain.
         let mut exhausted = 0;
         while left > 0 {
@@ -318,7 +346,7 @@ impl Poll {
             // SAFETY: the op is ours, and the reference does not leave this line.
             let shares = !matches!(unsafe { waiter.op.op() }, Op::Poll { .. });
             let in_vain = shares && exhausted & waiter.events != 0;
-            if event.events() & (waiter.events | always) == 0 || in_vain {
+            if happened & (waiter.events | ERRORS) == 0 || in_vain {
                 entry.waiters.push_back(waiter);
                 continue;
             }
@@ -349,7 +377,12 @@ impl Poll {
                 // The event says that it is ready, the call that it is not: they mean different
                 // things, and epoll would say so for ever.
                 Outcome::Wait(_) if !self.ending => self.try_later(waiter.op),
-                outcome => self.settle(waiter.op, from, outcome, ready),
+                outcome => {
+                    if let (Some(_), Outcome::Done(result)) = (kept, outcome) {
+                        self.learn(fd, op, result, told);
+                    }
+                    self.settle(waiter.op, from, outcome, ready);
+                }
             }
         }
         self.arm_again(fd);
@@ -432,6 +465,7 @@ impl Poll {
 
     pub(super) fn cancel_all(&mut self) {
         self.ending = true;
+        self.doubts.clear();
         let waiting: Vec<_> = self.table.drain().map(|waiter| waiter.op).collect();
         for op in waiting.into_iter().chain(std::mem::take(&mut self.later)) {
             self.end(op);

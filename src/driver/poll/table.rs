@@ -12,7 +12,8 @@
 //! the socket may be ready for something that is watched, then `ready` says so or an event is under
 //! way. Events set it, in the worker's turn; it is cleared only when a call of the same thread has
 //! found nothing since, after which whatever comes is a new edge. Only streams are kept, of which
-//! `poll` says what a call would find. What comes without an owner waits along with an owner's op
+//! `poll` says what a call would find. An op waits although `ready` says that it need not only in
+//! doubt: see `doubts.rs`. What comes without an owner waits along with an owner's op
 //! that waits already; otherwise it arms the number.
 //!
 //! What may be left behind is the registration of a number that was closed while another descriptor
@@ -49,6 +50,10 @@ pub(super) struct Entry {
     owner: u64,
     /// What events of a kept number have said, and no call has found used up since.
     ready: u32,
+    /// A read was filled since: whether `ready` is still right about `EPOLLIN` is not known.
+    filled: bool,
+    /// When to look into it, if an op waits in doubt; else 0. See `doubts.rs`.
+    doubt: u64,
     /// Events of a kept number in a row for which nobody waited.
     unwanted: u8,
     /// Events that were asked for before this became what it is mean something else.
@@ -57,10 +62,12 @@ pub(super) struct Entry {
 
 const IN: u32 = libc::EPOLLIN as u32;
 const OUT: u32 = libc::EPOLLOUT as u32;
+/// What is told of whatever was asked for.
+pub(super) const ERRORS: u32 = (libc::EPOLLERR | libc::EPOLLHUP) as u32;
 const ONCE: u32 = libc::EPOLLONESHOT as u32;
 /// What is worth another call whatever the last one has found: ends, errors, and urgent bytes, in
 /// front of which a read stops.
-const ALWAYS: u32 = (libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR | libc::EPOLLPRI) as u32;
+const ALWAYS: u32 = ERRORS | (libc::EPOLLRDHUP | libc::EPOLLPRI) as u32;
 /// So many events that nobody waited for, and a number is not kept any more.
 const UNWANTED: u8 = 16;
 
@@ -85,6 +92,17 @@ pub(super) enum Armed {
     Unpollable,
     /// The kernel lacks memory or room, or wants no such thing; not the op's fault.
     No,
+}
+
+/// What is known of what a call would find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Promise {
+    /// It would have to wait, or epoll will be asked and tell what there is.
+    Nothing,
+    /// What has come may have been taken.
+    Doubt,
+    /// Something has come.
+    Something,
 }
 
 /// See the module's head.
@@ -115,6 +133,12 @@ impl Table {
     pub(super) fn first_op(&self, fd: RawFd) -> Option<PendingPtr> {
         let entry = self.entries.get(usize::try_from(fd).ok()?)?;
         entry.waiters.front().map(|waiter| waiter.op)
+    }
+
+    /// Whether an op on `fd` still waits in doubt until `due`.
+    pub(super) fn is_in_doubt(&self, fd: RawFd, due: u64) -> bool {
+        let entry = usize::try_from(fd).ok().and_then(|index| self.entries.get(index));
+        entry.is_some_and(|entry| entry.doubt == due)
     }
 
     /// All numbers.
@@ -162,6 +186,7 @@ impl Entry {
     /// Whoever asked for events so far did not ask for those that come from now on.
     fn become_another(&mut self) {
         (self.owner, self.ready, self.unwanted) = (0, 0, 0);
+        (self.filled, self.doubt) = (false, 0);
         self.generation = self.generation.wrapping_add(1);
     }
 
@@ -203,6 +228,9 @@ impl Entry {
         }
         if self.owner != 0 {
             self.ready |= event.events();
+            if event.events() & (IN | ERRORS) != 0 {
+                (self.filled, self.doubt) = (false, 0);
+            }
         } else {
             self.armed = 0;
         }
@@ -215,13 +243,37 @@ impl Entry {
         self.owner != 0
     }
 
-    /// Whether an op of this owner, which had better wait for `events` first, may do so without a
-    /// look: it would have to wait, or epoll will be asked and tell what there is.
+    /// What an op of this owner would find that had better wait for `events` first.
     #[inline]
-    pub(super) fn is_empty(&self, kept: Kept, events: u32) -> bool {
-        kept.owner != self.owner
+    pub(super) fn promise(&self, kept: Kept, events: u32) -> Promise {
+        if kept.owner != self.owner
             || self.armed & events != events
             || self.ready & (events | ALWAYS) == 0
+        {
+            Promise::Nothing
+        } else if self.filled && events == IN && self.ready & ALWAYS == 0 {
+            Promise::Doubt
+        } else {
+            Promise::Something
+        }
+    }
+
+    /// A read of the owner's that had waited was filled.
+    #[inline]
+    pub(super) fn fill(&mut self) {
+        self.filled = true;
+    }
+
+    /// Whether an op waits in doubt, or has done so.
+    #[inline]
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.doubt != 0
+    }
+
+    /// An op waits in doubt until `due`.
+    #[inline]
+    pub(super) fn doubt(&mut self, due: u64) {
+        self.doubt = due;
     }
 
     /// A call of the owner's, on this thread, has just found nothing.
@@ -229,6 +281,9 @@ impl Entry {
     pub(super) fn used_up(&mut self, kept: Kept, events: u32) {
         if kept.owner == self.owner {
             self.ready &= !(events & (IN | OUT));
+            if events & IN != 0 {
+                (self.filled, self.doubt) = (false, 0);
+            }
         }
     }
 
