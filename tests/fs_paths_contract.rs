@@ -468,7 +468,7 @@ contract! {
         std::fs::create_dir_all(dir.path().join("d/full")).unwrap();
         let e = ramie::fs::write_atomic(dir.path().join("d"), "no").unwrap_err();
         assert_eq!(e.kind(), ErrorKind::IsADirectory);
-        for bad in ["missing/f", "", "..", "f/"] {
+        for bad in ["missing/f", "", "..", "f/", "f/.", "new/."] {
             let path = if bad.is_empty() { PathBuf::new() } else { dir.path().join(bad) };
             ramie::fs::write_atomic(path, "no").unwrap_err();
         }
