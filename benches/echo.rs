@@ -8,8 +8,10 @@
 //! A server that reads, writes what it has read, and then reads again cannot have all of that: its
 //! receive is an operation of its own each time, and begins when the send has ended. The second
 //! limit, "in turn", is a bare ring that does just this, with 64 bytes of memory per connection.
-//! What lies between the two limits is the price of `read` and `write`; what lies between the
-//! second and ramie is the scheduler's, and that of a stack per connection.
+//! What lies between the two limits is the price of `read` and `write`. The third, "a page each",
+//! is the second with each connection's 64 bytes where a stack would have them: on a page of their
+//! own, as far apart as stacks. What lies between these two is the least that a stack for each
+//! connection costs, in address translation and caches; the rest is the scheduler's.
 //!
 //! Without io_uring, on epoll, the peer is tokio on its `current_thread` runtime: metrics of their
 //! own, in which all may use epoll only. The limit is a bare loop: for each event one receive and
@@ -34,8 +36,12 @@ use std::time::Duration;
 
 /// Who serves, by what name this program knows it, and how.
 type Contender = (&'static str, &'static str, fn());
-const BY_RING: &[Contender] =
-    &[(OURS, "ramie", ours), ("io_uring", "raw", raw), ("io_uring, in turn", "turn", in_turn)];
+const BY_RING: &[Contender] = &[
+    (OURS, "ramie", ours),
+    ("io_uring", "raw", raw),
+    ("io_uring, in turn", "turn", in_turn),
+    ("in turn, a page each", "pages", in_turn_a_page_each),
+];
 const BY_EPOLL: &[Contender] =
     &[(OURS, "poll", ours_by_epoll), ("tokio", "tokio", on_tokio), ("epoll", "bare", bare)];
 
@@ -264,8 +270,31 @@ fn raw() {
 /// `IORING_RECVSEND_POLL_FIRST`: what has just been read empty is not read in vain.
 const POLL_FIRST: u16 = 1;
 
-/// A message is received, sent, and only then is the next one received.
 fn in_turn() {
+    serve_in_turn(|_| Box::into_raw(Box::new([0; MESSAGE])).cast());
+}
+
+fn in_turn_a_page_each() {
+    serve_in_turn(page);
+}
+
+/// Room for a message near the top of what could be a stack of the default size, in one of 16
+/// places, as ramie's are.
+fn page(number: usize) -> *mut u8 {
+    const STACK: usize = 256 << 10;
+    let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE);
+    let flags = flags | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_STACK;
+    // SAFETY: new memory, which is never freed.
+    let stack = unsafe { libc::mmap(std::ptr::null_mut(), STACK, access, flags, -1, 0) };
+    assert_ne!(stack, libc::MAP_FAILED, "no memory");
+    // SAFETY: it is ours. Where the kernel knows no huge pages it refuses, and that is as well.
+    unsafe { libc::madvise(stack, STACK, libc::MADV_NOHUGEPAGE) };
+    stack.cast::<u8>().wrapping_add(STACK - (number % 16 + 2) * MESSAGE)
+}
+
+/// A message is received, sent, and only then is the next one received. `new` makes room for the
+/// messages of a connection, which is never freed.
+fn serve_in_turn(new: impl Fn(usize) -> *mut u8) {
     let listener = listener();
     let mut ring = load::ring(4096);
     let (mut submitter, mut sq, mut cq) = ring.split();
@@ -290,8 +319,7 @@ fn in_turn() {
             if texts.len() <= fd as usize {
                 texts.resize_with(fd as usize + 1, || None);
             }
-            let new = || Box::into_raw(Box::new([0; MESSAGE])).cast();
-            let text = *texts[fd as usize].get_or_insert_with(new);
+            let text = *texts[fd as usize].get_or_insert_with(|| new(fd as usize));
             queue.push(match (kind, result) {
                 (SEND, _) => opcode::Recv::new(types::Fd(fd), text, MESSAGE as u32)
                     .ioprio(POLL_FIRST)

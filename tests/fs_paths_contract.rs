@@ -86,7 +86,10 @@ contract! {
                         1 => text(error(fs::symlink_metadata(&path))),
                         2 => text(error(fs::create_dir(&path))),
                         3 => text(error(fs::create_dir_all(&path))),
-                        4 => text(error(fs::create_dir_all(path.join("one/two")))),
+                        // not "": that would be the working directory
+                        4 if !name.is_empty() => {
+                            text(error(fs::create_dir_all(path.join("one/two"))))
+                        }
                         5 => text(error(fs::remove_file(&path))),
                         6 => text(error(fs::remove_dir(&path))),
                         // not "." and "..": they would remove more than the test's own
@@ -465,7 +468,7 @@ contract! {
         std::fs::create_dir_all(dir.path().join("d/full")).unwrap();
         let e = ramie::fs::write_atomic(dir.path().join("d"), "no").unwrap_err();
         assert_eq!(e.kind(), ErrorKind::IsADirectory);
-        for bad in ["missing/f", "", "..", "f/"] {
+        for bad in ["missing/f", "", "..", "f/", "f/.", "new/."] {
             let path = if bad.is_empty() { PathBuf::new() } else { dir.path().join(bad) };
             ramie::fs::write_atomic(path, "no").unwrap_err();
         }

@@ -318,3 +318,36 @@ fn a_worker_may_look_around_for_ever() {
         assert_eq!(sum, 4950);
     });
 }
+
+/// After many batches of small fibers, for which nobody need be woken, two fibers whose spawner
+/// computes are still taken by the other worker.
+#[test]
+fn what_follows_small_batches_is_taken() {
+    in_time(|| {
+        let rt = Runtime::builder().workers(2).build().unwrap();
+        for round in 0..5 {
+            rt.run(|| {
+                for _ in 0..200 {
+                    let small: Vec<_> = (0..10).map(|nth| ramie::spawn(move || nth)).collect();
+                    assert_eq!(small.into_iter().map(|job| job.join().unwrap()).sum::<i32>(), 45);
+                }
+                let here = thread::current().id();
+                let started = Arc::new(AtomicUsize::new(0));
+                let spawn = |_| {
+                    let started = Arc::clone(&started);
+                    ramie::spawn(move || {
+                        started.fetch_add(1, Ordering::SeqCst);
+                        thread::current().id()
+                    })
+                };
+                let both = [0, 1].map(spawn);
+                while started.load(Ordering::SeqCst) != 2 {
+                    std::hint::spin_loop();
+                }
+                for job in both {
+                    assert_ne!(job.join().unwrap(), here, "round {round}: the spawner ran on");
+                }
+            });
+        }
+    });
+}

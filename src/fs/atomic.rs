@@ -8,7 +8,7 @@
 //!
 //! Where there are no files without names, the whole is one such job.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::fs::Permissions;
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -28,10 +28,11 @@ use crate::sys::path;
 /// tell: they find the old contents or the new, never a part. Not in std.
 ///
 /// The contents go to a new file in the same directory, are brought to the disk, and only then get
-/// the name; the directory is then brought to the disk too. A file that exists hands on who may
-/// read, write and execute it; but not the set-user-ID bit and its like, since the new file may be
-/// somebody else's. Its other names keep the old contents, and a symbolic link is replaced, not
-/// followed. Who watches the directory is told of a new file, or of a rename, and of no writing.
+/// the name; the directory is then brought to the disk too. A file that exists hands on its nine
+/// bits of permissions; but not the set-user-ID bit and its like, since the new file's owner and
+/// group are those of any file that the caller makes, nor access lists and other attributes. Its
+/// other names keep the old contents, and a symbolic link is replaced, not followed. Who watches
+/// the name is told of a new file, or of a rename, and of no writing.
 ///
 /// # What can be left behind
 /// Nothing by a call that fails, is cancelled, or is cut off by the end of its runtime: the new
@@ -60,7 +61,9 @@ use crate::sys::path;
 /// ```
 pub fn write_atomic<P: AsRef<Path>, C: AsRef<[u8]>>(path: P, contents: C) -> io::Result<()> {
     let (path, contents) = (path.as_ref(), contents.as_ref());
-    let name = path.file_name().filter(|_| !path.as_os_str().as_bytes().ends_with(b"/"));
+    // Not with a slash behind it, nor with `/.`, which only a directory may have.
+    let ends_in = |name: &&OsStr| path.as_os_str().as_bytes().ends_with(name.as_bytes());
+    let name = path.file_name().filter(ends_in);
     let Some(name) = name else {
         return Err(io::Error::new(
             ErrorKind::InvalidInput,
@@ -150,6 +153,7 @@ fn write_named(
             }
             file.sync_all()
         })();
+        drop(file); // who watches the name is not to be told of that
         match written {
             Ok(()) => replace(dir, &hidden, name),
             Err(e) => {
@@ -208,6 +212,8 @@ fn with_hidden_name<T>(
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::sys::inotify;
+    use std::io::Read;
 
     /// Where nothing can be written without a name: the same outcome, and nothing left over.
     #[test]
@@ -222,7 +228,14 @@ mod tests {
             names
         };
         write_named(dir.as_fd(), c"f", b"one", None).unwrap();
+        let watch = inotify::init().unwrap();
+        let (of, what) = (path.as_os_str().as_bytes(), libc::IN_CLOSE_WRITE | libc::IN_MOVED_TO);
+        inotify::add_watch(watch.as_fd(), &CString::new(of).unwrap(), what).unwrap();
         write_named(dir.as_fd(), c"f", b"two", Some(0o640)).unwrap();
+        let mut records = [0; 4096];
+        let n = std::fs::File::from(watch).read(&mut records).unwrap();
+        let told: Vec<_> = inotify::records(&records[..n]).map(|record| record.mask).collect();
+        assert_eq!(told, [libc::IN_CLOSE_WRITE, libc::IN_MOVED_TO]); // first closed, then named
         assert_eq!(std::fs::read(path.join("f")).unwrap(), b"two");
         assert_eq!(path.join("f").metadata().unwrap().permissions().mode() & 0o777, 0o640);
         std::fs::create_dir(path.join("g")).unwrap();

@@ -41,7 +41,7 @@ fn steal(deque: &Deque<u8>, looks: usize, takes: &Takes) -> usize {
 /// others steal.
 fn owner_and_thieves(items: usize, pops: usize, pushes: bool, thieves: usize, looks: usize) {
     let owner = Owner::new();
-    (0..items).for_each(|number| owner.push(item(number)));
+    (0..items).for_each(|number| _ = owner.push(item(number)));
     let takes = Takes::new(items + usize::from(pushes));
     let threads: Vec<_> = (0..thieves)
         .map(|_| {
@@ -94,7 +94,7 @@ fn two_thieves() {
 fn the_owner_takes_the_oldest() {
     check(3, || {
         let owner = Owner::new();
-        (0..2).for_each(|number| owner.push(item(number)));
+        (0..2).for_each(|number| _ = owner.push(item(number)));
         let takes = Takes::new(2);
         let (deque, theirs) = (std::sync::Arc::clone(owner.deque()), Arc::clone(&takes));
         let thief = thread::spawn(move || _ = steal(&deque, 0, &theirs));
@@ -121,7 +121,7 @@ fn canary_no_barrier() {
 /// is busy for good; the owner pushes one more, and is busy for good; the sleeper lies down.
 fn told_or_seen(looks: usize) {
     let owner = Owner::new();
-    (0..2).for_each(|number| owner.push(item(number)));
+    (0..2).for_each(|number| _ = owner.push(item(number)));
     let asleep = Arc::new(AtomicBool::new(false));
     let tell = |asleep: &AtomicBool| {
         fence(loom::sync::atomic::Ordering::SeqCst);
@@ -148,8 +148,8 @@ fn told_or_seen(looks: usize) {
             }
         })
     };
-    owner.push(item(2));
-    if owner.news().is_some_and(|items| items >= 2) {
+    let items = owner.push(item(2));
+    if owner.is_news(items) && items >= 2 {
         tell(&asleep);
     }
     thief.join().unwrap();

@@ -10,7 +10,7 @@
 
 use super::{check, must_fail};
 use crate::driver::SleepWord;
-use crate::sched::idle::{Idle, Sleeper, Summons};
+use crate::sched::idle::{Idle, PATIENCE, Sleeper, Summons, Tell};
 use loom::sync::Arc;
 use loom::sync::atomic::{
     AtomicUsize,
@@ -34,6 +34,8 @@ enum Without {
     EndOfSearch,
     /// The nap of a sentry that leaves its post to sleep.
     Nap,
+    /// The look of a sentry that leaves its post because it has work of its own.
+    PartingLook,
 }
 
 struct Seat {
@@ -92,7 +94,12 @@ impl World {
 
     fn give(&self) {
         let queued = self.queued.fetch_add(1, Release) + 1;
-        if self.without == Without::GiverFence || self.idle.offered(queued) {
+        let tells = if self.without == Without::GiverFence {
+            !self.idle.is_left_to_sentry()
+        } else {
+            self.idle.offered(queued) == Tell::Somebody
+        };
+        if tells {
             self.wake_one();
         }
     }
@@ -174,6 +181,13 @@ impl World {
                     End::Napping => {
                         self.idle.get_up(&seat.word);
                         false
+                    }
+                    // A sentry does not sleep for long.
+                    End::Asleep { sentry: true }
+                        if self.idle.is_left_to_sentry() && self.work(2) =>
+                    {
+                        self.idle.get_up(&seat.word);
+                        true
                     }
                     End::Looking { sentry } => sentry,
                     _ => continue,
@@ -285,6 +299,42 @@ fn a_sentry_and_a_giver_that_wakes(without: Without) {
     world.nothing_is_forgotten(&ends);
 }
 
+/// Nothing has come of waking others lately, so two fibers are left to the sentry, which gets work
+/// of its own meanwhile; a second worker sleeps.
+fn a_patient_giver_and_a_sentry(without: Without) {
+    let world = World::new(2, without);
+    (0..PATIENCE).for_each(|_| world.idle.learn(false));
+    assert!(world.idle.become_sentry());
+    world.seats.iter().for_each(|seat| world.idle.lie_down(&seat.word));
+    let worker = {
+        let world = Arc::clone(&world);
+        thread::spawn(move || {
+            world.idle.get_up(&world.seats[0].word);
+            world.idle.sentry_leaves();
+            if world.without != Without::PartingLook && world.work(1) {
+                world.wake_one();
+            }
+            End::Busy
+        })
+    };
+    (0..2).for_each(|_| world.give());
+    let ends = world.settle(vec![worker.join().unwrap(), End::Asleep { sentry: false }]);
+    world.nothing_is_forgotten(&ends);
+}
+
+/// As `giver_and_workers`, and the giver is patient.
+fn a_patient_giver_and_a_worker() {
+    let world = World::new(1, Without::Nothing);
+    (0..PATIENCE).for_each(|_| world.idle.learn(false));
+    let worker = {
+        let world = Arc::clone(&world);
+        thread::spawn(move || world.look_and_sleep(0, false, false))
+    };
+    (0..2).for_each(|_| world.give());
+    let ends = world.settle(vec![worker.join().unwrap()]);
+    world.nothing_is_forgotten(&ends);
+}
+
 #[test]
 fn two_fibers_one_worker() {
     check(4, || giver_and_workers(2, 1, Without::Nothing));
@@ -313,6 +363,26 @@ fn a_summons_meets_a_worker_that_wakes_by_itself() {
 #[test]
 fn a_sentry_leaves_while_another_worker_wakes() {
     check(4, || a_sentry_and_a_giver_that_wakes(Without::Nothing));
+}
+
+#[test]
+fn a_sentry_that_fibers_are_left_to_gets_work() {
+    check(3, || a_patient_giver_and_a_sentry(Without::Nothing));
+}
+
+#[test]
+fn a_worker_becomes_sentry_while_fibers_are_left_to_it() {
+    check(4, a_patient_giver_and_a_worker);
+}
+
+#[test]
+fn canary_left_to_the_sentry_without_a_fence() {
+    must_fail(3, "nobody is told", || a_patient_giver_and_a_sentry(Without::GiverFence));
+}
+
+#[test]
+fn canary_no_parting_look() {
+    must_fail(3, "nobody is told", || a_patient_giver_and_a_sentry(Without::PartingLook));
 }
 
 #[test]

@@ -10,6 +10,9 @@
 //!
 //! A line is taken only if it is sure to leave half of the descriptors that are free: the kernel
 //! takes all there is, and cannot be stopped on its way.
+//! How long a line gets is asked once: whoever calls `listen` again, with more room, breaks that
+//! promise, and at worst runs out of descriptors with all connections kept here. Listeners of the
+//! Unix family do not say; theirs is the system's limit, so with few descriptors they take no line.
 //!
 //! The lock is held across the taking, for a turn of the worker. Others wait that long, without
 //! standing in line for the lock: if they went past it into the kernel, they would wait there while

@@ -204,16 +204,19 @@ impl<T> Owner<T> {
         }
     }
 
+    /// Returns how many there are now, those included that a thief is about to take.
     #[inline]
-    pub(crate) fn push(&self, item: *mut T) {
+    pub(crate) fn push(&self, item: *mut T) -> usize {
         self.answer();
         let bottom = self.bottom();
         let top = self.deque.of_thieves.top.load(Ordering::Acquire);
-        if bottom.wrapping_sub(top) >= self.slots.borrow().len() {
+        let len = bottom.wrapping_sub(top);
+        if len >= self.slots.borrow().len() {
             self.grow(top, bottom);
         }
         slot(&self.slots.borrow(), bottom).store(item, Ordering::Relaxed);
         self.set_bottom(bottom.wrapping_add(1));
+        len + 1
     }
 
     #[cold]
@@ -276,11 +279,10 @@ impl<T> Owner<T> {
         item
     }
 
-    /// After a push of one item: how many there are, if anybody has to be told. When it has come to
-    /// two, others are told, and then not again until there are fewer (`README.md`, claim 4).
+    /// After a push of one item, which made them `len`: whether anybody has to be told. When it has
+    /// come to two, others are, and then not again until there are fewer (`README.md`, claim 4).
     #[inline]
-    pub(crate) fn news(&self) -> Option<usize> {
-        let len = self.deque.len();
+    pub(crate) fn is_news(&self, len: usize) -> bool {
         if len >= 2 {
             // `top` may be seen late: then a thief has left fewer. It sees to it that `limit` is
             // not, and by that there are too few at worst.
@@ -289,14 +291,14 @@ impl<T> Owner<T> {
             let left = ahead(self.bottom(), limit);
             #[cfg(all(test, loom))]
             let left = if NO_LIMIT.get() { len.cast_signed() } else { left };
-            if left > 2 && !self.untold.take() {
-                return None;
+            if left > 2 {
+                return self.untold.get() && self.untold.take();
             }
         }
-        Some(len)
+        true
     }
 
-    /// Items have been pushed and `news` has not been asked for.
+    /// Items have been pushed and `is_news` has not been asked.
     #[inline]
     pub(crate) fn keep_quiet(&self) {
         self.untold.set(true);
@@ -305,7 +307,7 @@ impl<T> Owner<T> {
 
 #[cfg(all(test, loom))]
 std::thread_local! {
-    /// Whether `news` goes by `top` alone, which has to be noticed.
+    /// Whether `is_news` goes by `top` alone, which has to be noticed.
     pub(crate) static NO_LIMIT: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -326,7 +328,7 @@ mod tests {
     #[test]
     fn the_owner_takes_the_newest_and_thieves_the_oldest() {
         let owner = Owner::new();
-        (0..5).for_each(|nth| owner.push(item(nth)));
+        (0..5).for_each(|nth| _ = owner.push(item(nth)));
         let mut stolen = vec![];
         assert_eq!(owner.deque().steal(8, || false, |item| stolen.push(number(item))), 2);
         assert_eq!(stolen, [0, 1]);
@@ -342,8 +344,8 @@ mod tests {
     fn two_are_told_of_once() {
         let owner = Owner::new();
         let push = |nth| {
-            owner.push(item(nth));
-            owner.news()
+            let len = owner.push(item(nth));
+            owner.is_news(len).then_some(len)
         };
         assert_eq!([push(0), push(1), push(2), push(3)], [Some(1), Some(2), None, None]);
         owner.keep_quiet();

@@ -44,22 +44,23 @@ impl Fresh {
         (!self.is_private).then(|| Stealer(Arc::clone(self.queue.deque())))
     }
 
+    /// Returns how many there are now.
     #[inline]
-    pub(crate) fn push(&self, fiber: FiberPtr) {
-        self.queue.push(fiber.as_ptr());
+    pub(crate) fn push(&self, fiber: FiberPtr) -> usize {
+        self.queue.push(fiber.as_ptr())
     }
 
-    /// As `push`, and `news` is not asked for.
+    /// As `push`, and `is_news` is not asked.
     #[inline]
     pub(crate) fn push_quietly(&self, fiber: FiberPtr) {
         self.push(fiber);
         self.queue.keep_quiet();
     }
 
-    /// After a `push`: how many there are, if anybody has to be told.
+    /// After a `push`, and what it returned: whether anybody has to be told.
     #[inline]
-    pub(crate) fn news(&self) -> Option<usize> {
-        self.queue.news()
+    pub(crate) fn is_news(&self, len: usize) -> bool {
+        self.queue.is_news(len)
     }
 
     #[inline]

@@ -17,6 +17,9 @@
 use crate::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use crate::driver::SleepWord;
 
+/// After so many summons in a row that came to nothing, fibers are left to the sentry.
+pub(crate) const PATIENCE: usize = 4;
+
 /// Who is awake; on cache lines of their own, since every spawn reads them.
 #[derive(Debug)]
 #[repr(align(128))]
@@ -29,6 +32,18 @@ pub(crate) struct Idle {
     searching: AtomicUsize,
     /// Whether some sleeper will look around by itself within a millisecond.
     sentry: AtomicBool,
+    /// Summons in a row that came to nothing. A hint; not counted beyond `PATIENCE`.
+    in_vain: AtomicUsize,
+}
+
+/// Who has to be told of fresh fibers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Tell {
+    Nobody,
+    /// One more worker, unless one looks for work already (`wake_one`).
+    Somebody,
+    /// Nobody, since there is a sentry, and nothing came of telling others lately.
+    Sentry,
 }
 
 /// A worker's letter box for the message "you have been woken to search, and are counted already".
@@ -67,6 +82,7 @@ impl Idle {
             sleeping: AtomicUsize::new(0),
             searching: AtomicUsize::new(0),
             sentry: AtomicBool::new(false),
+            in_vain: AtomicUsize::new(0),
         }
     }
 
@@ -76,13 +92,27 @@ impl Idle {
     /// somebody may have to be woken for it. A single one its owner runs itself as soon as it
     /// suspends; it is worth a wake-up only if nobody looks around anyway.
     #[inline]
-    pub(crate) fn offered(&self, queued: usize) -> bool {
+    pub(crate) fn offered(&self, queued: usize) -> Tell {
         if queued < 2 {
             // No fence: a stale answer makes a lone fiber wait for its owner.
-            return !self.has_sentry();
+            return if self.has_sentry() { Tell::Nobody } else { Tell::Somebody };
         }
         self.giver_fence();
-        true
+        if self.is_left_to_sentry() { Tell::Sentry } else { Tell::Somebody }
+    }
+
+    /// To be asked after the fence of the giver: whether the sentry is enough for two fresh fibers,
+    /// since nothing came of waking others. It looks around within a millisecond, or leaves its
+    /// post, and looks then.
+    #[inline]
+    pub(crate) fn is_left_to_sentry(&self) -> bool {
+        self.is_patient() && self.sentry.load(Ordering::SeqCst)
+    }
+
+    /// Whether the last few that were woken found nothing that was worth it.
+    #[inline]
+    fn is_patient(&self) -> bool {
+        self.in_vain.load(Ordering::Relaxed) >= PATIENCE
     }
 
     /// The fence of the giver: between its push and its look at who searches and who sleeps.
@@ -199,6 +229,15 @@ impl Idle {
         self.searching.fetch_sub(1, Ordering::SeqCst);
         // The fence of the searcher: between the count and the last look.
         fence(Ordering::SeqCst);
+    }
+
+    /// Whether it was worth while to have an idle worker look: what came of it last.
+    pub(crate) fn learn(&self, was_worth_it: bool) {
+        let in_vain = self.in_vain.load(Ordering::Relaxed);
+        let now = if was_worth_it { 0 } else { (in_vain + 1).min(PATIENCE) };
+        if now != in_vain {
+            self.in_vain.store(now, Ordering::Relaxed);
+        }
     }
 
     /// The caller is about to sleep while others run. `false` if there is a sentry already.

@@ -197,7 +197,7 @@ impl Worker {
             self.joins.pop_oldest();
             self.queue_fresh(fiber);
             queued = self.fresh.len();
-            self.shared.offered(queued);
+            self.offer(queued);
         }
     }
 
@@ -214,7 +214,7 @@ impl Worker {
             }
         }
         if self.shares && !self.fresh.is_empty() {
-            self.shared.offered(self.fresh.len());
+            self.offer(self.fresh.len());
         }
     }
 

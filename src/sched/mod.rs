@@ -17,6 +17,7 @@
 //! | `steal.rs`    | whose fresh fibers an idle worker takes, and when                         |
 //! | `idle.rs`     | who is awake, sleeps, searches: the counters and their transitions        |
 //! | `fresh.rs`    | a worker's fresh fibers, which others may steal                           |
+//! | `offer.rs`    | who is told of fresh fibers, and when                                     |
 //! | `deque.rs`    | a queue of which only thieves pay for the stealing                        |
 //! | `joins.rs`    | joins whose second half nobody has begun                                  |
 //! | `timers.rs`   | a worker's timers, and when it wakes up for them                          |
@@ -45,6 +46,7 @@ pub(crate) mod idle;
 pub(crate) mod inbox;
 pub(crate) mod joins;
 pub(crate) mod lost;
+mod offer;
 mod readiness;
 pub(crate) mod remote;
 pub(crate) mod search;

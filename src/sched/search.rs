@@ -95,6 +95,9 @@ impl Worker {
             };
             let found = self.look_around(spin) != Found::Nothing;
             shared.idle().end_search();
+            if summoned && !found {
+                shared.idle().learn(false);
+            }
             // Whoever was skipped because we searched must not be forgotten.
             if found && self.work_elsewhere(1) {
                 shared.wake_one();

@@ -5,7 +5,7 @@
 
 use super::blocking;
 use super::fresh::Stealer;
-use super::idle::{Idle, Sleeper, Summons};
+use super::idle::{Idle, Sleeper, Summons, Tell};
 use super::remote::Woken;
 use super::{Remote, Worker};
 use crate::coro::FiberPtr;
@@ -208,11 +208,13 @@ impl Shared {
 
     /// A worker has queued a fresh fiber and has `queued` of them now.
     #[inline]
-    pub(super) fn offered(self: &Arc<Self>, queued: usize) {
+    pub(super) fn offered(self: &Arc<Self>, queued: usize) -> bool {
         // See README.md, "The fence of the giver".
-        if self.idle.offered(queued) {
+        let tell = self.idle.offered(queued);
+        if tell == Tell::Somebody {
             self.wake_one();
         }
+        tell == Tell::Sentry
     }
 
     /// Gets one more worker to look for work, unless one does already or all run.

@@ -38,7 +38,7 @@ const STEAL_MOST: usize = 8;
 /// How long an owner may take to answer before it is interrupted.
 const ANSWER_NS: u64 = 3_000;
 /// Stolen fibers that took less than this each were not worth it.
-const SMALL_NS: u64 = 1_000;
+pub(super) const SMALL_NS: u64 = 1_000;
 /// For how long to keep away from what has been waiting for long, after such fibers.
 const SHUN_MIN_NS: u64 = 20_000;
 const SHUN_MAX_NS: u64 = 1_000_000;
@@ -136,6 +136,9 @@ impl Worker {
                 bump(&self.remote.stolen);
                 self.queue_fresh(fiber);
             });
+            if found != 0 && why != Why::Old {
+                self.shared.idle().learn(true);
+            }
             thief.stolen.set((why == Why::Old).then_some((index, found as u64, now_ns)));
             found != 0
         })
@@ -183,11 +186,12 @@ impl Worker {
         let thief = &self.search.thief;
         let Some((index, count, stolen_ns)) = thief.stolen.take() else { return };
         let seen = &mut thief.seen.borrow_mut()[index];
-        seen.shun_pause_ns = if now_ns - stolen_ns < count * SMALL_NS {
-            (seen.shun_pause_ns * 2).clamp(SHUN_MIN_NS, SHUN_MAX_NS)
-        } else {
-            0
-        };
+        let were_small = now_ns - stolen_ns < count * SMALL_NS;
+        if count != 0 {
+            self.shared.idle().learn(!were_small);
+        }
+        seen.shun_pause_ns =
+            if were_small { (seen.shun_pause_ns * 2).clamp(SHUN_MIN_NS, SHUN_MAX_NS) } else { 0 };
         seen.shun_ns = now_ns + seen.shun_pause_ns;
     }
 }

@@ -10,6 +10,7 @@
 
 use super::fresh::Fresh;
 use super::joins::Joins;
+use super::offer::Left;
 use super::remote::bump;
 use super::shared::{Phase, Shared};
 use super::submit::wake_waiter;
@@ -59,7 +60,8 @@ pub(crate) struct Worker {
     /// There are other workers to share work with.
     pub(super) shares: bool,
     /// Cleared when `fresh` is found empty, so that yielding fibers need not ask it.
-    fresh_hint: Cell<bool>,
+    pub(super) fresh_hint: Cell<bool>,
+    pub(super) left: Left,
     /// Fresh fibers started in this pass.
     fresh_started: Cell<u32>,
     /// Which of the two queues is asked first; they take turns.
@@ -112,6 +114,7 @@ impl Worker {
             joins: Joins::new(),
             shares: shared.workers() > 1,
             fresh_hint: Cell::new(false),
+            left: Left::default(),
             fresh_started: Cell::new(0),
             fresh_first: Cell::new(false),
             turn: Cell::new(TURN),
@@ -208,35 +211,6 @@ impl Worker {
     {
         bump(&self.remote.spawned);
         entry::create(stack, self.next_id(), Remote::none_yet(&self.shared), name, f)
-    }
-
-    /// Queues a fresh fiber and tells nobody.
-    #[inline]
-    pub(super) fn queue_fresh(&self, fiber: FiberPtr) {
-        if self.shares && self.fresh.is_empty() {
-            bump(&self.remote.refills);
-        }
-        self.fresh.push_quietly(fiber);
-        self.fresh_hint.set(true);
-    }
-
-    /// Publishes a fresh fiber that any worker may start.
-    #[inline]
-    pub(crate) fn push_fresh(&self, fiber: FiberPtr) {
-        if self.fresh.is_private() {
-            // Nobody else can, and then its end can be waited for without locked instructions.
-            self.remote.set_home(fiber);
-            self.queue_fresh(fiber);
-        } else {
-            if self.fresh.is_empty() {
-                bump(&self.remote.refills);
-            }
-            self.fresh.push(fiber);
-            self.fresh_hint.set(true);
-            if let Some(queued) = self.fresh.news() {
-                self.shared.offered(queued);
-            }
-        }
     }
 
     /// Publishes a fresh fiber that only this worker may start.
@@ -353,7 +327,9 @@ impl Worker {
         let (mut left, mut resumes) = (BUDGET, 0);
         self.fresh_started.set(0);
         if self.fresh.len() > 1 {
-            self.fresh.age(clock::now_ns());
+            let now_ns = clock::now_ns();
+            self.fresh.age(now_ns);
+            self.look_at_left_each_pass(now_ns);
         }
         while left > 0 {
             let Some(fiber) = self.pick() else { break };
@@ -365,7 +341,7 @@ impl Worker {
         self.events();
         // An idle worker looks there anyway; but perhaps no worker is ever idle.
         if resumes != 0 && self.take_external() && self.shared.workers() > 1 {
-            self.shared.offered(self.fresh.len());
+            self.offer(self.fresh.len());
         }
     }
 
@@ -419,6 +395,7 @@ impl Worker {
                 // over meanwhile: fibers that ask for something may live long.
                 return None;
             }
+            self.look_at_first();
             if let Some(fiber) = self.fresh.pop() {
                 bump(&self.remote.taken);
                 self.fresh_started.set(started + 1);

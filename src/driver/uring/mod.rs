@@ -51,8 +51,15 @@ const TAG_BITS: u32 = TAGS.count_ones();
 /// Completions taken at a time.
 const BATCH: usize = 16;
 
-/// With so many fibers ready, deferred completions wait for the next turn; see `Uring::hand_over`.
-const ENOUGH: usize = 64;
+/// With so many fibers ready, deferred completions wait for the next turn: as many as the kernel
+/// runs at a time.
+const ENOUGH: usize = 20;
+
+/// The same if thousands are under way; see `Uring::hand_over`.
+const ENOUGH_OF_MANY: usize = 64;
+
+/// So many ops in flight and fibers ready are many.
+const MANY: usize = 1024;
 
 /// Rounds of running deferred completions in one turn; more would starve the ready fibers.
 const MAX_DRAINS: usize = 64;
@@ -220,8 +227,9 @@ impl Uring {
             _ => looked = self.hand_over(ready),
         }
         self.reap(ready);
+        let enough = if self.has_many(ready) { ENOUGH_OF_MANY } else { ENOUGH };
         for _ in 0..MAX_DRAINS {
-            if ready.len() >= ENOUGH || !self.ring.has_deferred() {
+            if ready.len() >= enough || !self.ring.has_deferred() {
                 break;
             }
             looked = true;
@@ -240,20 +248,27 @@ impl Uring {
     /// Hands over what is queued, without waiting. Returns whether deferred completions were run,
     /// too.
     ///
-    /// Where many fibers are under way, what each of them needs is in the near caches only for a
-    /// while: those that are ready are served first, with their sends, before the kernel is let
-    /// loose on what others have received. But never twice in a row, so that no completion waits
-    /// for more than one turn.
+    /// Where thousands of fibers are under way, what each of them needs is in the near caches only
+    /// for a while: those that are ready are served first, with their sends, before the kernel is
+    /// let loose on what others have received. But never twice in a row, so that every other turn
+    /// looks. With fewer that costs more than it saves: the sooner all that have something to
+    /// read are in line here, the more of their next messages are there when they ask for them,
+    /// and then the kernel need not arm anything.
     #[inline]
     fn hand_over(&mut self, ready: &FiberList) -> bool {
-        let many = ready.len() + self.ring.queued() >= ENOUGH;
-        if many && !self.put_off && self.ring.submit_only() {
+        let enough = ready.len() + self.ring.queued() >= ENOUGH_OF_MANY;
+        if enough && !self.put_off && self.has_many(ready) && self.ring.submit_only() {
             return false;
         }
         if !self.ring.is_idle() {
             self.ring.submit();
         }
         true
+    }
+
+    #[inline]
+    fn has_many(&self, ready: &FiberList) -> bool {
+        self.in_flight + ready.len() >= MANY
     }
 
     /// Tries again what found no room earlier.
