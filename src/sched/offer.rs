@@ -5,7 +5,8 @@
 //! somebody woken, as long as those that were woken found something to do. When the last few did
 //! not (`Idle::is_patient`), the fibers are *left to the sentry*, who looks around within a
 //! millisecond in any case, and the owner waits until it knows better: it takes the time that the
-//! first ones run, and has somebody woken when what is left will take long.
+//! first ones run, and has somebody woken when what is left will take long; or next time, if that
+//! is but one fiber.
 #![forbid(unsafe_code)]
 
 use super::Worker;
@@ -93,9 +94,6 @@ impl Worker {
     fn look_at_left(&self, now_ns: u64) {
         let (left, taken) = (&self.left, self.taken());
         let queued = self.fresh.len() as u64;
-        if queued < 2 {
-            return left.are.set(false);
-        }
         let seen_ns = left.seen_ns.replace(Some(now_ns));
         let since = taken.wrapping_sub(left.taken.replace(taken));
         if let Some(seen_ns) = seen_ns
@@ -104,7 +102,12 @@ impl Worker {
             && each_ns.saturating_mul(queued) >= LONG_NS
         {
             left.are.set(false);
-            self.shared.wake_one();
+            self.shared.idle().learn(true);
+            if queued >= 2 {
+                self.shared.wake_one();
+            }
+        } else if queued < 2 {
+            left.are.set(false);
         }
     }
 

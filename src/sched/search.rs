@@ -84,7 +84,7 @@ impl Worker {
         }
         let counted = summoned || shared.start_search();
         if counted {
-            let alone = self.search.sentry.get() || !shared.idle().others_awake();
+            let alone = (self.search.sentry.get() && !summoned) || !shared.idle().others_awake();
             // A worker that only got up for its timers has no reason to expect more; and if there
             // are many of them it does so all the time.
             let for_timer = self.search.woke_for_timer.take() && !summoned;
