@@ -13,7 +13,7 @@ use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const MS: Duration = Duration::from_millis(1);
 /// So many messages, each after the answer to the last one, make a habit of it.
@@ -222,6 +222,51 @@ fn another_owner() {
             if is_left {
                 here.read_exact(&mut [0; MESSAGE]).unwrap();
             }
+        }
+    });
+}
+
+/// What is there when a read begins is read, though the worker looks when its time is over: between
+/// two looks it runs the other fiber 64 times.
+#[test]
+fn a_timeout_in_doubt() {
+    const TIME: Duration = Duration::from_millis(100);
+    on_poll(1, || {
+        let (here, mut there) = pair();
+        let here = Rc::new(here);
+        for _ in 0..3 {
+            let (has_one, has_both) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(false)));
+            here.set_read_timeout(None).unwrap();
+            let reader = ramie::spawn_local({
+                let (here, has_one, has_both) = (here.clone(), has_one.clone(), has_both.clone());
+                move || {
+                    for _ in 0..=HABIT {
+                        (&*here).read_exact(&mut [0; MESSAGE]).unwrap();
+                    }
+                    here.set_read_timeout(Some(TIME)).unwrap();
+                    has_one.set(true);
+                    let result = (&*here).read(&mut [0; MESSAGE]);
+                    has_both.set(true);
+                    result
+                }
+            });
+            ramie::yield_now();
+            for _ in 0..HABIT {
+                there.write_all(&[1; MESSAGE]).unwrap();
+                ramie::sleep(MS / 10);
+            }
+            there.write_all(&[1; 2 * MESSAGE]).unwrap();
+            while !has_one.get() {
+                ramie::yield_now();
+            }
+            while !has_both.get() {
+                let begun = Instant::now();
+                while begun.elapsed() < TIME / 50 {
+                    std::hint::spin_loop();
+                }
+                ramie::yield_now();
+            }
+            assert_eq!(reader.join().unwrap().unwrap(), MESSAGE);
         }
     });
 }

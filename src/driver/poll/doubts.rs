@@ -6,8 +6,9 @@
 //! again and again (`Habit::filled`), the next read waits for an edge in doubt: a client that has
 //! been answered sends its next request, and the doubt is gone. If no edge comes, the stream is
 //! looked into after all: when the worker has nothing else to do; when epoll has told of twice as
-//! many events as there are waiters, or has answered [`ANSWERS`] times; and when it has told
-//! nothing twice. What was left has waited as long as that.
+//! many events as there are waiters, or has answered [`ANSWERS`] times; when it has told nothing
+//! twice; or when the op is to end, because its time is over, say. What was left has waited as long
+//! as that.
 //!
 //! Invariant: while an op waits for bytes that may be there, its entry's `doubt` is that of a
 //! record in the list; and the driver sleeps only if the list has no such records.

@@ -449,12 +449,30 @@ impl Poll {
         // What epoll watches for may be more than anybody wants then: an event in vain.
         if self.table.get(fd).is_some_and(|entry| entry.remove(op)) {
             self.table.waiting -= 1;
+            if self.table.entry(fd).is_in_doubt() {
+                return self.end_in_doubt(fd, op);
+            }
         } else if let Some(index) = self.later.iter().position(|later| *later == op) {
             self.later.remove(index);
         } else {
             return; // done already
         }
         self.end(op);
+    }
+
+    /// As `end`; but what an op would have found at once, if it had looked, it finds now.
+    #[cold]
+    fn end_in_doubt(&mut self, fd: RawFd, pending: PendingPtr) {
+        // SAFETY: the op is ours, and the reference does not leave this function.
+        let op = unsafe { pending.op() };
+        if let Op::Recv { .. } = op
+            && let Outcome::Done(result) = attempt(op, pending.polling())
+        {
+            self.learn(fd, op, result, false);
+            pending.set_outcome(result);
+            return self.done.push(pending);
+        }
+        self.end(pending);
     }
 
     /// Ends an op that is in no list any more.
