@@ -2,8 +2,8 @@
 //! memory, in thousands of files per second.
 //!
 //! The limits of reading: one ring per thread with 64 linked chains in flight (open into a direct
-//! descriptor, read into a registered buffer, close), the same with descriptors of the process (open,
-//! and then read and close, linked), and one system call after the other. Ours is
+//! descriptor, read into a registered buffer, close), the same with descriptors of the process
+//! (open, and then read and close, linked), and one system call after the other. Ours is
 //! 64 fibers on each worker that say `File::open`, `read` and drop the file: the close is included.
 //! `fs::read` of a whole file, with memory for it, is beside std's, and beside chains with a link
 //! that lets only files with pages pass ("checked"), whose contents are copied out of a buffer
