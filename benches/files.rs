@@ -2,7 +2,8 @@
 //! memory, in thousands of files per second.
 //!
 //! The limits of reading: one ring per thread with 64 linked chains in flight (open into a direct
-//! descriptor, read into a registered buffer, close), and one system call after the other. Ours is
+//! descriptor, read into a registered buffer, close), the same with descriptors of the process
+//! (open, and then read and close, linked), and one system call after the other. Ours is
 //! 64 fibers on each worker that say `File::open`, `read` and drop the file: the close is included.
 //! `fs::read` of a whole file, with memory for it, is beside std's, and beside chains with a link
 //! that lets only files with pages pass ("checked"), whose contents are copied out of a buffer
@@ -31,6 +32,7 @@ mod ring;
 use common::{Bench, Metric, OURS, TempDir};
 use io_uring::{opcode, squeue, types};
 use ring::{Aligned, Ring};
+use std::cell::Cell;
 use std::ffi::{CString, OsStr};
 use std::hint::black_box;
 use std::io::{Read, Write};
@@ -66,6 +68,7 @@ fn main() {
         for (threads, metric) in (1..).zip(FILES) {
             bench.run(metric, OURS, || ours(&paths, threads));
             bench.run(metric, "io_uring, linked", || uring(&paths, threads));
+            bench.run(metric, "io_uring, descriptors", || uring_descriptors(&paths, threads));
             bench.run(metric, "system calls", || syscalls(&paths, threads));
             bench.run(metric, "calls, own tables", || {
                 std::thread::scope(|scope| {
@@ -288,6 +291,62 @@ fn uring(paths: &[CString], threads: usize) -> Option<f64> {
                     let least = if step == READ { 1 } else { 0 };
                     assert!(completion.result() >= least, "step {step}: {completion:?}");
                     step == CLOSE
+                },
+            );
+        }
+    });
+    Some(rate)
+}
+
+/// As `uring`, with descriptors of the process, which a link cannot hand on: so an open is one
+/// submission, and the linked read and close of the file are the next.
+fn uring_descriptors(paths: &[CString], threads: usize) -> Option<f64> {
+    drop(Ring::new(8).ok()?);
+    let rate = common::k_per_s_on(threads, paths.len() / threads, |thread, watch| {
+        let mut ring = Ring::new(2 * DEPTH as u32).expect("a ring");
+        let memory = Aligned::new(DEPTH * BUFFER);
+        // What each slot has opened and not read yet; and how many such there are or will be.
+        let open: [Cell<Option<i32>>; DEPTH] = [const { Cell::new(None) }; DEPTH];
+        let opens = Cell::new(0);
+        let mut paths = share(paths, threads, thread).iter();
+        let _running = watch.start();
+        // SAFETY: as in `uring`.
+        unsafe {
+            ring.run(
+                DEPTH,
+                1, // completion at least
+                DEPTH,
+                |slot, push| {
+                    if let Some(fd) = open[slot as usize].take() {
+                        let buffer = memory.at(slot as usize * BUFFER);
+                        let read = opcode::Read::new(types::Fd(fd), buffer, BUFFER as u32).build();
+                        let hard = squeue::Flags::IO_HARDLINK;
+                        push(read.flags(hard).user_data(slot | READ << 32));
+                        let close = opcode::Close::new(types::Fd(fd)).build();
+                        push(close.user_data(slot | CLOSE << 32));
+                        opens.set(opens.get() - 1);
+                    } else if let Some(path) = paths.next() {
+                        let open = opcode::OpenAt::new(types::Fd(libc::AT_FDCWD), path.as_ptr())
+                            .flags(libc::O_RDONLY);
+                        push(open.build().user_data(slot | OPEN << 32));
+                        opens.set(opens.get() + 1);
+                    } else if opens.get() > 0 {
+                        // The end: the other slots go on only if this one does.
+                        push(opcode::Nop::new().build().user_data(slot | CLOSE << 32));
+                    } else {
+                        return false;
+                    }
+                    true
+                },
+                |completion| {
+                    let step = completion.user_data() >> 32;
+                    let least = if step == READ { 1 } else { 0 };
+                    assert!(completion.result() >= least, "step {step}: {completion:?}");
+                    if step == OPEN {
+                        let slot = completion.user_data() as usize % DEPTH;
+                        open[slot].set(Some(completion.result()));
+                    }
+                    step != READ
                 },
             );
         }

@@ -74,8 +74,9 @@ pub(super) fn watch_tree(
     })
 }
 
-/// How many directories that lie within each other are kept open.
-const KEPT: usize = 64;
+/// How many directories that lie within each other are kept open: few, since each is a descriptor,
+/// and trees that are deeper cost no more than their upper directories being opened again.
+const KEPT: usize = 16;
 
 struct Walk<'a> {
     fd: BorrowedFd<'a>,
