@@ -53,10 +53,11 @@ fn client(id: u64, stream: TcpStream, room: &Sender<Said>) -> Result<(), Error> 
     stream.set_read_timeout(PATIENCE)?; // for the handshake
     stream.set_write_timeout(PATIENCE)?; // who reads nothing is sent away
     let socket = Socket { stream: Arc::new(stream), turn: Arc::default() };
-    let mut name = String::new();
+    let (mut name, mut others) = (String::new(), None);
     #[expect(clippy::result_large_err, reason = "the signature is tungstenite's")]
     let handshake = |request: &Request, response: Response| {
         name = request.uri().path().trim_matches('/').to_owned();
+        others = Some(room.subscribe()); // before it is answered: from then on it misses nothing
         Ok(response)
     };
     let limits = WebSocketConfig::default()
@@ -66,9 +67,9 @@ fn client(id: u64, stream: TcpStream, room: &Sender<Said>) -> Result<(), Error> 
     let Ok(mut ears) = accepted else {
         return Ok(()); // it does not speak our protocol
     };
+    let mut others = others.expect("the handshake has subscribed");
     socket.stream.set_read_timeout(None)?;
     let mut mouth = WebSocket::from_raw_socket(socket.clone(), Role::Server, None);
-    let mut others = room.subscribe();
     let say = |line| _ = room.send(Said { by: id, line });
     say(format!("{name} is here"));
     let result = ramie::scope(|scope| {

@@ -260,6 +260,9 @@ fn chat_tells_the_others() {
     };
     ramie::Runtime::builder().workers(1).build().unwrap().run(|| {
         let mut anna = connect("anna");
+        // The handshake is answered before the others are told.
+        anna.send(tungstenite::Message::Ping("am I there".into())).unwrap();
+        assert!(matches!(anna.read().unwrap(), tungstenite::Message::Pong(_)));
         let mut bert = connect("bert");
         assert_eq!(hear(&mut anna), "bert is here");
         anna.send("hello".into()).unwrap();
