@@ -180,7 +180,7 @@ pub fn recancel() {
 /// use ramie::cancel;
 ///
 /// ramie::Runtime::new()?.run(|| {
-///     let fiber = ramie::spawn(|| {
+///     let fiber = ramie::spawn_local(|| { // starts when this one waits
 ///         let text = cancel::shield(|| ramie::fs::read_to_string("Cargo.toml"))?;
 ///         assert!(text.contains("ramie"));
 ///         ramie::fs::read("Cargo.toml") // outside again
