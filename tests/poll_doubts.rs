@@ -161,31 +161,40 @@ fn the_end_behind_a_message() {
     });
 }
 
-/// A reader that waits, of two messages that come together the first, and then the second in doubt,
-/// since its worker has something else to run. Its second read is cancelled.
-fn cancelled_in_doubt(mut here: TcpStream, there: &mut TcpStream) -> (TcpStream, bool) {
-    let has_one = Rc::new(Cell::new(false));
-    let reader = ramie::spawn_local({
-        let has_one = Rc::clone(&has_one);
-        move || {
-            for _ in 0..HABIT {
-                here.read_exact(&mut [0; MESSAGE]).unwrap();
-            }
-            here.read_exact(&mut [0; MESSAGE]).unwrap();
-            has_one.set(true);
-            let result = here.read(&mut [0; MESSAGE]);
-            (here, result)
-        }
-    });
+/// Sends one message after the other, and then so many together, of which the first is read.
+fn send(there: &mut TcpStream, messages: usize, has_one: &Cell<bool>) {
     ramie::yield_now();
     for _ in 0..HABIT {
         there.write_all(&[1; MESSAGE]).unwrap();
         ramie::sleep(MS / 10);
     }
-    there.write_all(&[1; 2 * MESSAGE]).unwrap();
+    there.write_all(&[1; 2 * MESSAGE][..messages * MESSAGE]).unwrap();
     while !has_one.get() {
         ramie::yield_now();
     }
+}
+
+/// A reader that waits for the first of so many messages that come together, and then in doubt,
+/// since its worker has something else to run. Its second read is cancelled; returns whether it has
+/// ended by that.
+fn cancelled_in_doubt(
+    mut here: TcpStream,
+    there: &mut TcpStream,
+    messages: usize,
+) -> (TcpStream, bool) {
+    let has_one = Rc::new(Cell::new(false));
+    let reader = ramie::spawn_local({
+        let has_one = Rc::clone(&has_one);
+        move || {
+            for _ in 0..=HABIT {
+                here.read_exact(&mut [0; MESSAGE]).unwrap();
+            }
+            has_one.set(true);
+            let result = here.read(&mut [0; MESSAGE]);
+            (here, result)
+        }
+    });
+    send(there, messages, &has_one);
     reader.cancel();
     let (stream, result) = reader.join().unwrap();
     match result {
@@ -195,35 +204,38 @@ fn cancelled_in_doubt(mut here: TcpStream, there: &mut TcpStream) -> (TcpStream,
     (stream, result.is_err())
 }
 
-/// A read that is cancelled leaves to the next one what it has not seen.
-#[test]
-fn the_next_read_finds_what_the_last_one_left() {
+/// Reads on after reads that were cancelled with something there, and with nothing, which then
+/// comes; `between` them the stream may become another.
+fn reads_on(between: fn(TcpStream) -> TcpStream) {
     on_poll(1, || {
         let (mut here, mut there) = pair();
-        for _ in 0..20 {
-            let is_left;
-            (here, is_left) = cancelled_in_doubt(here, &mut there);
-            if is_left {
+        for n in 0..20 {
+            let is_alone = n % 2 == 0;
+            let was_cancelled;
+            (here, was_cancelled) =
+                cancelled_in_doubt(here, &mut there, if is_alone { 1 } else { 2 });
+            here = between(here);
+            if is_alone {
+                assert!(was_cancelled, "there was nothing to read");
+                there.write_all(&[1; MESSAGE]).unwrap();
+            }
+            if was_cancelled {
                 here.read_exact(&mut [0; MESSAGE]).unwrap();
             }
         }
     });
 }
 
+/// A read that is cancelled leaves to the next one what it has not seen.
+#[test]
+fn the_next_read_finds_what_the_last_one_left() {
+    reads_on(|stream| stream);
+}
+
 /// As above, and the stream has another owner then.
 #[test]
 fn another_owner() {
-    on_poll(1, || {
-        let (mut here, mut there) = pair();
-        for _ in 0..20 {
-            let is_left;
-            (here, is_left) = cancelled_in_doubt(here, &mut there);
-            here = TcpStream::from(OwnedFd::from(here));
-            if is_left {
-                here.read_exact(&mut [0; MESSAGE]).unwrap();
-            }
-        }
-    });
+    reads_on(|stream| TcpStream::from(OwnedFd::from(stream)));
 }
 
 /// What is there when a read begins is read, though the worker looks when its time is over: between
@@ -250,15 +262,7 @@ fn a_timeout_in_doubt() {
                     result
                 }
             });
-            ramie::yield_now();
-            for _ in 0..HABIT {
-                there.write_all(&[1; MESSAGE]).unwrap();
-                ramie::sleep(MS / 10);
-            }
-            there.write_all(&[1; 2 * MESSAGE]).unwrap();
-            while !has_one.get() {
-                ramie::yield_now();
-            }
+            send(&mut there, 2, &has_one);
             while !has_both.get() {
                 let begun = Instant::now();
                 while begun.elapsed() < TIME / 50 {
